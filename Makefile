@@ -1,0 +1,51 @@
+# make setup   virtual environment, pinned tools, editable install with the compiled part (idempotent)
+# make demo    the loss working and paying off, on real images (writes build/demo/)
+# make test    the proof;  make lint  ruff, mypy, clang-format;  make check  what CI runs
+# make bench   pytest-benchmark tables;  make format  rewrite in the house style
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?=
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+
+.PHONY: setup demo test lint bench check format clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml setup.py $(CSRC)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		setuptools wheel pybind11 ninja
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation -e '.[dev]' --quiet
+	$(BIN)/wssl-fast doctor
+	touch $@
+
+demo: setup
+	DATA='$(DATA)' $(BIN)/python -m benchmarks.demo --out build/demo
+
+test: setup
+	$(BIN)/python -m pytest --doctest-modules tests wssl_fast
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks $(BENCH_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+
+check: lint test
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CSRC)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f wssl_fast/*.so
