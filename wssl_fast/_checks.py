@@ -1,0 +1,82 @@
+"""Argument checks shared by the public functions: each error names the argument, what was given
+and what is expected."""
+
+import math
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+SOLVERS = ("auto", "eigh", "newton_schulz")
+PRECISIONS = ("auto", "double", "highest", "high", "medium")
+
+
+def floating(name: str, x: object) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATING:
+        raise TypeError(
+            f"{name} must have dtype float64, float32, float16 or bfloat16, got {x.dtype}"
+        )
+    return x
+
+
+def rows(name: str, x: object, minimum_rows: int = 1) -> Tensor:
+    """A batch of embeddings (..., n, m) with n >= minimum_rows and m >= 1."""
+    t = floating(name, x)
+    if t.dim() < 2:
+        raise ValueError(
+            f"{name} must have shape (..., n, m): rows are embeddings; got shape {tuple(t.shape)}"
+        )
+    n, m = t.shape[-2:]
+    if n < minimum_rows or m < 1:
+        raise ValueError(
+            f"{name} must have at least {minimum_rows} row(s) and 1 column in its last two "
+            f"dimensions (n, m), got shape {tuple(t.shape)}"
+        )
+    return t
+
+
+def same_shape(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    if x.shape != other.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have the same shape, got {tuple(x.shape)} and "
+            f"{tuple(other.shape)}"
+        )
+    same_kind(name, x, other_name, other)
+
+
+def same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    if x.dtype != other.dtype:
+        raise TypeError(
+            f"{name} and {other_name} must have the same dtype, got {x.dtype} and {other.dtype}"
+        )
+    if x.device != other.device:
+        raise ValueError(
+            f"{name} and {other_name} must be on the same device, got {x.device} and {other.device}"
+        )
+
+
+def square(name: str, x: object) -> Tensor:
+    t = floating(name, x)
+    if t.dim() < 2 or t.shape[-1] != t.shape[-2] or t.shape[-1] < 1:
+        raise ValueError(f"{name} must have shape (..., k, k) with k >= 1, got {tuple(t.shape)}")
+    return t
+
+
+def number(name: str, value: object, *, minimum: float, exclusive: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    below = value <= minimum if exclusive else value < minimum
+    if below or not math.isfinite(value):
+        relation = ">" if exclusive else ">="
+        raise ValueError(f"{name} must be finite and {relation} {minimum:g}, got {value}")
+    return float(value)
+
+
+def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+    return value

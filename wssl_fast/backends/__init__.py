@@ -1,0 +1,1 @@
+"""Backends compute into given outputs and know nothing of autograd."""

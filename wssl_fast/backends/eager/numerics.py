@@ -1,0 +1,40 @@
+"""What the eager backend knows about rounding: dtypes, noise levels, chunk sizes.
+
+Noise. A Gram or covariance matrix accumulated in a format of unit eps has eigenvalues that are
+uncertain by 0.03 to 1.1 eps |C|_F in their lower half, from flat spectra to near-constant ones
+(benchmarks/studies/gram_noise.py). NOISE is that constant, rounded up.
+"""
+
+import torch
+from torch import Tensor
+
+NOISE = 1.25
+
+# A float32 pass stands when its estimated relative gradient error is below this: an order below
+# the 3e-3 promised for `precision="auto"`, because the same relative error of every eigenvalue
+# would shift W2 by half of it, and W2 is promised to 1e-5.
+ACCEPTED_ERROR = 2e-4
+
+# Row norms that float32 may square, multiply and divide by without leaving its range.
+SAFE_NORM = (1e-12, 1e12)
+
+
+def working_dtype(z: Tensor) -> torch.dtype:
+    """The dtype of results: float64 for float64 input, float32 for everything else."""
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def noise_level(c: Tensor, dtype: torch.dtype) -> Tensor:
+    """Absolute uncertainty of the eigenvalues of c (k, k) when accumulated in `dtype`. ()"""
+    norm: Tensor = torch.linalg.vector_norm(c, dtype=torch.float64)
+    return NOISE * torch.finfo(dtype).eps * norm
+
+
+def soft_step(eigenvalues: Tensor, noise: Tensor) -> Tensor:
+    """Weight of an eigenvalue: 0 up to the noise level, 1 from four times it, C1 between.
+
+    Rounding noise of a null direction must enter neither value nor gradient, and the gradient
+    must stay bounded and smooth where a direction sinks into the noise.
+    """
+    u = ((eigenvalues - noise) / (3 * noise).clamp_min(torch.finfo(torch.float64).tiny)).clamp(0, 1)
+    return u * u * (3 - 2 * u)

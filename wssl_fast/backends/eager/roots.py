@@ -1,0 +1,89 @@
+"""Inverse square root of a symmetric positive semi-definite matrix, with what W2 needs beside it.
+
+Both solvers answer for rounding: `error` estimates how far the polar factor built from this root
+is off, from the noise level that the caller knows, so that a caller may repeat in float64.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
+from wssl_fast.backends.eager.numerics import soft_step
+
+
+class Root(NamedTuple):
+    inverse: Tensor
+    """(a + eps I)^(-1/2), null directions 0, in the dtype of a. (k, k)"""
+    distance: Tensor
+    """|(a + eps I)^(1/2) - target I|_F^2, float64. ()"""
+    error: Tensor
+    """Estimated relative error of the polar factor: rms over directions of noise / (2 lambda),
+    at most 1 each, float64. ()"""
+
+
+def resolve_solver(solver: str, device: torch.device) -> str:
+    """`auto`: eigh on a CPU, where LAPACK wins at every size measured (docs/newton_schulz.md);
+    newton_schulz, which is matrix products alone, on an accelerator."""
+    if solver != "auto":
+        return solver
+    return "eigh" if device.type == "cpu" else "newton_schulz"
+
+
+def inverse_root(
+    a: Tensor, noise: Tensor, *, target: float, eps: float, solver: str, basis: bool = True
+) -> Root:
+    """Root of a (k, k), whose eigenvalues are uncertain by `noise`; a is not mutated.
+
+    A matrix with a NaN or an infinity gives NaN everywhere. Without `basis` only `distance` and
+    `error` are meant.
+    """
+    finite = a.isfinite().all()
+    safe = torch.where(finite, a, torch.zeros((), dtype=a.dtype, device=a.device))
+    if resolve_solver(solver, a.device) == "eigh":
+        root = _by_eigh(safe, noise, target, eps, basis)
+    else:
+        root = _by_newton_schulz(safe, noise, target, eps)
+    nan = torch.full((), torch.nan, dtype=torch.float64, device=a.device)
+    return Root(
+        torch.where(finite, root.inverse, nan.to(a.dtype)),
+        torch.where(finite, root.distance, nan),
+        torch.where(finite, root.error, 0.0),  # more digits do not help a NaN
+    )
+
+
+def _by_eigh(a: Tensor, noise: Tensor, target: float, eps: float, basis: bool) -> Root:
+    if basis:
+        eigenvalues, vectors = torch.linalg.eigh(a)
+    else:
+        eigenvalues, vectors = torch.linalg.eigvalsh(a), a[:, :0]
+    lam = eigenvalues.double()
+    weight = soft_step(lam + eps, noise)  # a ridge above the noise makes every direction count
+    distance = (((lam * weight + eps).clamp_min(0).sqrt() - target) ** 2).sum()
+    error = _relative_error((lam + eps).clamp_min(0), noise)
+    if not basis:
+        return Root(a, distance, error)
+    f = torch.where(weight > 0, weight * (lam + eps).clamp_min(0).rsqrt(), 0.0).to(a.dtype)
+    return Root((vectors * f) @ vectors.mT, distance, error)
+
+
+def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float) -> Root:
+    k = a.shape[-1]
+    a = a.clone()
+    a.diagonal().add_(eps)
+    q = inverse_sqrt(a[None])[0]
+    y = q @ a  # (a + eps I)^(1/2); <Q, a> and not tr a^(1/2): a null direction adds 0
+    y.diagonal().sub_(target)
+    distance = torch.linalg.vector_norm(y, dtype=torch.float64) ** 2
+    # rms of noise / (2 lambda) from |Q^2 v| on fixed probes: two thin products
+    generator = torch.Generator().manual_seed(k)
+    probe = torch.randn(k, 8, generator=generator, dtype=torch.float64).to(a)
+    inverse = torch.linalg.vector_norm(q @ (q @ probe), dtype=torch.float64)
+    error = (0.5 * noise * inverse / (8 * k) ** 0.5).clamp_max(1.0)
+    return Root(q, distance, error)
+
+
+def _relative_error(lam: Tensor, noise: Tensor) -> Tensor:
+    each = (noise / (2 * lam)).nan_to_num(0.0, posinf=1.0).clamp_max(1.0)
+    return each.square().mean().sqrt()

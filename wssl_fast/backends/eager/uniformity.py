@@ -1,0 +1,117 @@
+"""L_U = log mean_{i<j} exp(-t |x_i - x_j|^2) and its gradient, by blocks of the Gram matrix.
+
+With e_ij = exp(2 t <x_i, x_j> - t |x_i|^2 - t |x_j|^2), V_i = sum_{j != i} e_ij x_j and
+s_i = sum_{j != i} e_ij:
+
+    dL_U/dx_i = 2 t / (sum_{i<j} e_ij) (V_i - s_i x_i)
+
+V is gathered in the forward pass while a block of e is at hand, so the backward has no product:
+3 n^2 m flops in all, and nothing of size n x n.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wssl_fast.backends import native
+from wssl_fast.backends.eager import products
+from wssl_fast.backends.eager.numerics import working_dtype
+from wssl_fast.backends.eager.w2_covariance import tangent_epilogue
+
+BLOCK = 512
+# exp(-60) still has all its digits in float32, and 2^24 of them do not vanish beside one e_ij = 1
+SAFE_EXPONENT = 60.0
+
+
+class PairSums(NamedTuple):
+    value: Tensor
+    """L_U, float64. ()"""
+    moments: Tensor
+    """V on unit rows, V - s x on raw rows; (0, 0) when no gradient is wanted. (n, m)"""
+    scale: Tensor
+    """1/|z_i|, or ones on raw rows, float64. (n,)"""
+    total: Tensor
+    """sum_{i<j} e_ij over the same shift as V, float64. ()"""
+
+
+def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
+    """One problem, z (n, m), n >= 2."""
+    n = len(z)
+    scale, x = _rows(z, normalize)
+    square = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) ** 2  # (n,)
+    shift = torch.zeros((), dtype=torch.float64, device=z.device)
+    if not bool(4 * t * square.max() <= SAFE_EXPONENT):
+        shift = -_largest_exponent(x, square, t)
+    rows = -t * square  # (n,)
+    total = torch.zeros((), dtype=torch.float64, device=z.device)
+    moments = torch.zeros_like(x) if with_grad else x[:0, :0]
+    sums = torch.zeros(n, dtype=torch.float64, device=z.device)
+    for i in range(0, n, BLOCK):
+        a = slice(i, i + BLOCK)
+        for j in range(0, i + 1, BLOCK):
+            b = slice(j, j + BLOCK)
+            e = x[a] @ x[b].mT
+            if i == j:
+                e.fill_diagonal_(-torch.inf)  # a row is no pair with itself
+            e_sum = exp_block(e, 2 * t, rows[a] + shift, rows[b])
+            total += e_sum * (0.5 if i == j else 1.0)
+            if not with_grad:
+                continue
+            moments[a].addmm_(e, x[b])
+            if i != j:
+                moments[b].addmm_(e.mT, x[a])
+            if not normalize:
+                sums[a] += e.sum(1, dtype=torch.float64)
+                if i != j:
+                    sums[b] += e.sum(0, dtype=torch.float64)
+    value = total.log() - shift - torch.log(torch.tensor(n * (n - 1) / 2, dtype=torch.float64))
+    if with_grad and not normalize:
+        moments.sub_(sums.to(x.dtype)[:, None] * x)
+    return PairSums(value, moments, scale, total)
+
+
+def backward(z: Tensor, sums: PairSums, grad: Tensor, t: float, normalize: bool) -> Tensor:
+    """grad * dL_U/dz, in the dtype of z. grad () float64."""
+    c = grad * (2 * t) / sums.total
+    if not normalize:
+        return (c * sums.moments).to(z.dtype)
+    out = sums.moments.clone()
+    ones = torch.ones_like(sums.scale)
+    shift = torch.zeros(z.shape[1], dtype=torch.float64, device=z.device)
+    tangent_epilogue(out, z, ones, sums.scale, shift, c)
+    return out.to(z.dtype)
+
+
+def exp_block(e: Tensor, factor: float, row: Tensor, column: Tensor) -> Tensor | float:
+    """In place: e_ij <- exp(factor e_ij + row_i + column_j); the sum in float64.
+    e (a, b); row (a,), column (b,) float64."""
+    if products.compiled(e):
+        return native.exp_block_(e, s=factor, row=row, col=column)
+    e.mul_(factor).add_(row.to(e.dtype)[:, None]).add_(column.to(e.dtype)).exp_()
+    return e.sum(dtype=torch.float64)
+
+
+def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Unit rows; or raw rows less their mean: no distance sees it, no digit should pay for it."""
+    dtype = working_dtype(z)
+    if normalize:
+        scale = products.inverse_norms(z)
+        return scale, (z.double() * scale[:, None]).to(dtype)
+    mean = z.mean(0, dtype=torch.float64)
+    return torch.ones(len(z), dtype=torch.float64, device=z.device), (z - mean).to(dtype)
+
+
+def _largest_exponent(x: Tensor, square: Tensor, t: float) -> Tensor:
+    """max over pairs of -t |x_i - x_j|^2, at most 0: for sums that would underflow."""
+    largest = torch.full((), -torch.inf, dtype=torch.float64, device=x.device)
+    for i in range(0, len(x), BLOCK):
+        a = slice(i, i + BLOCK)
+        for j in range(0, i + 1, BLOCK):
+            b = slice(j, j + BLOCK)
+            e = (x[a] @ x[b].mT).double().mul_(2 * t)
+            e.sub_(t * square[a][:, None]).sub_(t * square[b])
+            if i == j:
+                e.fill_diagonal_(-torch.inf)
+            largest = torch.maximum(largest, e.max())
+    return largest.clamp_max(0)

@@ -1,0 +1,138 @@
+"""W2^2 of n <= m rows: Gram matrix, its inverse root, and the weights W of the gradient.
+
+With X = D z the rows used (unit rows, or z itself), C = X X^T, H = I - 11^T/n, G = H C H / n,
+A = G^(-1/2) H:
+
+    W2^2 = |mu|^2 + |G^(1/2) - H/sqrt m|_F^2 + (m - n + 1)/m          (no difference of large terms)
+    dW2^2/dz = D W (D z),   W = -2/(n sqrt m) (A - diag rowsum(A * C))     on unit rows
+    dW2^2/dz =   W (D z),   W = 2/n D^(-1) - 2/(n sqrt m) A                on raw rows
+
+Forward: one symmetric product of the raw rows, one n x n root. Backward: one product with z.
+A float32 pass centres in Gram space; where its estimated error, or the range of the norms, says
+that float32 will not do, the product is repeated in float64 from the scaled rows.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from wssl_fast.backends.eager import products
+from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, SAFE_NORM, noise_level
+from wssl_fast.backends.eager.roots import inverse_root
+from wssl_fast.backends.eager.state import State
+
+
+def forward(
+    z: Tensor, normalize: bool, eps: float, solver: str, precision: str, with_grad: bool
+) -> State:
+    """One problem, z (n, m)."""
+    m = z.shape[1]
+    if z.dtype != torch.float64 and precision != "double":
+        c = products.symmetric_product(z, torch.float32)  # (n, n)
+        scale = _scale_from_diagonal(c, normalize)
+        if scale is not None:
+            if normalize:
+                c.mul_(scale.float()).mul_(scale.float()[:, None])
+            state, error, offset = _solve(
+                c, m, scale, normalize, eps, solver, torch.float32, with_grad
+            )
+            enough = not bool(error > ACCEPTED_ERROR)
+            if enough or (precision != "auto" and not bool(offset > 0.1)):
+                return state
+            del c, state
+    scale = products.inverse_norms(z)  # (n,)
+    if not normalize:
+        scale = _common_scale(scale)
+    c = products.symmetric_product(z, torch.float64, scale=scale)
+    single = z.dtype != torch.float64 and precision not in ("auto", "double")
+    root_dtype = torch.float32 if single else torch.float64
+    return _solve(c, m, scale, normalize, eps, solver, root_dtype, with_grad, deep=True)[0]
+
+
+def _solve(
+    c: Tensor,
+    m: int,
+    scale: Tensor,
+    normalize: bool,
+    eps: float,
+    solver: str,
+    root_dtype: torch.dtype,
+    with_grad: bool,
+    deep: bool = False,
+) -> tuple[State, Tensor, Tensor]:
+    """State, estimated error, and |mu|^2 as a share of the mean square. c = X X^T (n, n)."""
+    n = c.shape[0]
+    # raw rows were multiplied by `unit`: solve for the scaled rows, then scale the distance back
+    unit = 1.0 if normalize else float(scale[0])
+    target, ridge = unit / math.sqrt(m), eps * unit * unit
+    row_mean = c.mean(0)  # (n,) <x_i, mu>
+    mean_square = row_mean.mean(dtype=torch.float64)  # |mu|^2
+    g = ((c - row_mean) - (row_mean - row_mean.mean())[:, None]).div_(n).to(root_dtype)
+    noise = noise_level(c, c.dtype) / n
+    if c.dtype != root_dtype:
+        noise = noise_level(g, root_dtype)
+    # the null vector of a centred Gram, 1/sqrt n, is lifted to an ordinary eigenvalue
+    lift = torch.maximum(g.diagonal().mean(dtype=torch.float64), 8 * noise)
+    g.add_((lift / n).to(root_dtype))
+    root = inverse_root(g, noise, target=target, eps=ridge, solver=solver, basis=with_grad)
+    null_distance = (math.sqrt(ridge) - target) ** 2
+    distance = root.distance - ((lift + ridge).sqrt() - target) ** 2 + (m - n + 1) * null_distance
+    value = (mean_square + distance) / unit**2
+    offset = mean_square / c.diagonal().mean(dtype=torch.float64)
+    deep_flag = torch.tensor(deep, device=c.device)
+    if not with_grad:
+        empty = c.new_empty(0, 0)
+        return State(value, empty, scale, scale[:0], deep_flag), root.error, offset
+    a = root.inverse
+    q_mean = a.mean(0)
+    a = a.sub_(q_mean).sub_((q_mean - q_mean.mean())[:, None])  # H Q H
+    if normalize:
+        a.diagonal().sub_((a * c).sum(1))  # <P_i, x_i>
+    a.mul_(-2 / (n * math.sqrt(m)))
+    if not normalize:
+        a.diagonal().add_(2 / (n * unit))
+    return State(value, a, scale, scale[:0], deep_flag), root.error, offset
+
+
+def _scale_from_diagonal(c: Tensor, normalize: bool) -> Tensor | None:
+    """D from the squared norms on the diagonal of a float32 Gram; None when squares left the
+    range in which float32 keeps its digits. (n,) float64"""
+    square = c.diagonal().double()
+    low, high = SAFE_NORM[0] ** 2, SAFE_NORM[1] ** 2
+    smallest = square.min() if normalize else square.max()
+    if not bool((smallest >= low) & (square.max() <= high)):  # NaN, overflow and zero rows too
+        return None
+    return square.rsqrt() if normalize else torch.ones_like(square)
+
+
+def _common_scale(inv_norm: Tensor) -> Tensor:
+    """One factor for all raw rows that brings the largest norm to 1. (n,) float64"""
+    positive = torch.where(inv_norm > 0, inv_norm, torch.inf)
+    factor = positive.min()  # of zeros alone: inf; of a NaN: NaN
+    return torch.where(factor.isinf(), 1.0, factor).expand_as(inv_norm).contiguous()
+
+
+def backward(z: Tensor, state: State, coefficient: Tensor, normalize: bool) -> Tensor:
+    """coefficient * dW2^2/dz, in the dtype of z. coefficient () float64."""
+    n, m = z.shape
+    left = coefficient * state.scale if normalize else coefficient.expand(n)
+    dz = torch.empty(n, m, dtype=z.dtype, device=z.device)
+    if not bool(state.deep):
+        w = state.weights.to(torch.float32, copy=True)
+        w.mul_(left.float()[:, None]).mul_(state.scale.float())
+        if z.dtype == torch.float32:
+            return torch.mm(w, z, out=dz)
+        for part in _columns(n, m):
+            dz[:, part] = w @ z[:, part].float()
+        return dz
+    for part in _columns(n, m):
+        x = z[:, part].double() * state.scale[:, None]
+        dz[:, part] = (left[:, None] * (state.weights.double() @ x)).to(z.dtype)
+    return dz
+
+
+def _columns(n: int, m: int) -> list[slice]:
+    """Slices of about n columns, so that a converted slice is no larger than W."""
+    width = max(n, 64)
+    return [slice(start, start + width) for start in range(0, m, width)]

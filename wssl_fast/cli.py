@@ -1,0 +1,75 @@
+"""The command `wssl-fast`."""
+
+import platform
+import sys
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import wssl_fast
+from wssl_fast.backends import native
+from wssl_fast.backends.eager.roots import resolve_solver
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=wssl_fast.__doc__)
+
+
+@app.callback()
+def _commands() -> None:
+    """Gaussian 2-Wasserstein uniformity loss: what is installed, and what it would use."""
+
+
+@app.command()
+def doctor(
+    n: Annotated[int, typer.Option(help="Rows of a batch to explain.", min=1)] = 512,
+    m: Annotated[int, typer.Option(help="Columns of a batch to explain.", min=1)] = 8192,
+) -> None:
+    """Versions, devices, the compiled part, and what `auto` uses for an n x m batch and why."""
+    table = Table(title="wssl-fast doctor", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in report(n, m):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def report(n: int, m: int) -> list[tuple[str, str]]:
+    """Rows (name, value) of `doctor`."""
+    gram = n <= m
+    k = min(n, m)
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    solver = resolve_solver("auto", device)
+    root = "LAPACK is fastest on a CPU" if solver == "eigh" else "matrix products alone"
+    return [
+        ("wssl_fast", wssl_fast.__version__),
+        ("python", f"{platform.python_version()} on {platform.machine()}, {sys.platform}"),
+        ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("device", torch.cuda.get_device_name() if cuda else "CPU"),
+        (
+            "compiled CPU part",
+            native.why_missing() or f"present, {native.instruction_sets()[-1]}",
+        ),
+        (
+            "CUDA",
+            "PyTorch calls only in this version: correct, not fast, and they synchronise"
+            if cuda
+            else "no device found",
+        ),
+        (
+            f"auto at {n} x {m}",
+            f"{'Gram' if gram else 'covariance'} formulation (n {'<=' if gram else '>'} m), "
+            f"a {k} x {k} root by {solver} ({root}); float32, and float64 where the spectrum "
+            "asks for it",
+        ),
+    ]
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Registered operators `torch.ops.wssl_fast.*`: schema, fake, autograd, choice of backend."""

@@ -1,0 +1,90 @@
+"""The operator library `wssl_fast::*` and the guard that every implementation runs under."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "wssl_fast"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def plain_arithmetic(device_type: str) -> Iterator[None]:
+    """Products inside an operator follow its own `precision`, not the caller's global settings:
+    autocast is off and float32 products are float32."""
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        if torch.is_autocast_enabled(device_type):
+            with torch.autocast(device_type, enabled=False):
+                yield
+        else:
+            yield
+    finally:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
+
+
+def _guarded(fn: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        with torch.no_grad(), plain_arithmetic(device):
+            return fn(*args, **kwargs)
+
+    return call
+
+
+def define(
+    schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Registers `schema` with its fake and one implementation for every device.
+
+    The implementation receives plain tensors (no autograd, no autocast) and allocates what it
+    returns. Returns the callable operator.
+    """
+    name = schema[: schema.index("(")]
+    LIBRARY.define(schema)
+    for key in ("CPU", "CUDA"):
+        LIBRARY.impl(name, _guarded(implementation), key)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
+    operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return operator
+
+
+def differentiate(
+    operator: Callable[..., Any],
+    setup_context: Callable[..., None],
+    backward: Callable[..., Any],
+) -> None:
+    """Attaches a backward to an operator made by `define`."""
+    torch.library.register_autograd(
+        operator,  # type: ignore[arg-type]
+        backward,
+        setup_context=setup_context,
+        lib=LIBRARY,
+    )
+
+
+def forbid_double_backward(operator: Callable[..., Any], function: str) -> None:
+    """A second derivative is a clear error, not a silent zero."""
+
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(
+            f"wssl_fast.{function} has no double backward: its gradient is computed by a custom "
+            "kernel that is not itself differentiable. Compute this term without "
+            "create_graph=True, or detach its gradient."
+        )
+
+    differentiate(operator, setup_context, backward)

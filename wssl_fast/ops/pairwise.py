@@ -1,0 +1,144 @@
+"""Operators `uniformity` (L_U) and `alignment`.
+
+uniformity(z (b,n,m), t, normalize, with_grad) -> value (b), moments (b,n,m), scale (b,n), total (b)
+alignment(x (b,n,m), y (b,n,m), alpha, normalize) -> value (b)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wssl_fast.backends.eager import alignment as alignment_backend
+from wssl_fast.backends.eager import uniformity as uniformity_backend
+from wssl_fast.backends.eager.numerics import working_dtype
+from wssl_fast.backends.eager.uniformity import PairSums
+from wssl_fast.ops._library import define, differentiate, forbid_double_backward
+
+
+def _uniformity(
+    z: Tensor, t: float, normalize: bool, with_grad: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sums = [uniformity_backend.forward(x, t, normalize, with_grad) for x in z]
+    return (
+        torch.stack([s.value for s in sums]).to(working_dtype(z)),
+        torch.stack([s.moments for s in sums]),
+        torch.stack([s.scale for s in sums]),
+        torch.stack([s.total for s in sums]),
+    )
+
+
+def _uniformity_fake(
+    z: Tensor, t: float, normalize: bool, with_grad: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    b, n, m = z.shape
+    moments = (b, n, m) if with_grad else (b, 0, 0)
+    return (
+        z.new_empty(b, dtype=working_dtype(z)),
+        z.new_empty(moments, dtype=working_dtype(z)),
+        z.new_empty(b, n, dtype=torch.float64),
+        z.new_empty(b, dtype=torch.float64),
+    )
+
+
+def _uniformity_backward(
+    grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, t: float,
+    normalize: bool,
+) -> Tensor:  # fmt: skip
+    return torch.stack(
+        [
+            uniformity_backend.backward(
+                z[i], PairSums(g, moments[i], scale[i], total[i]), g, t, normalize
+            )
+            for i, g in enumerate(grad.double())
+        ]
+    )
+
+
+def _uniformity_backward_fake(
+    grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, t: float,
+    normalize: bool,
+) -> Tensor:  # fmt: skip
+    return z.new_empty(z.shape)
+
+
+uniformity = define(
+    "uniformity(Tensor z, float t, bool normalize, bool with_grad) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _uniformity,
+    _uniformity_fake,
+)
+_uniformity_backward_op = define(
+    "uniformity_backward(Tensor grad, Tensor z, Tensor moments, Tensor scale, Tensor total, "
+    "float t, bool normalize) -> Tensor",
+    _uniformity_backward,
+    _uniformity_backward_fake,
+)
+
+
+def _uniformity_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(inputs[0], *output[1:])
+    ctx.t, ctx.normalize = inputs[1:3]
+
+
+def _uniformity_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    z, moments, scale, total = ctx.saved_tensors
+    dz = _uniformity_backward_op(grad, z, moments, scale, total, ctx.t, ctx.normalize)
+    return dz, None, None, None
+
+
+differentiate(uniformity, _uniformity_context, _uniformity_autograd)
+forbid_double_backward(_uniformity_backward_op, "uniformity")
+
+
+def _alignment(x: Tensor, y: Tensor, alpha: float, normalize: bool) -> Tensor:
+    values = [alignment_backend.forward(a, b, alpha, normalize) for a, b in zip(x, y, strict=True)]
+    return torch.stack(values).to(working_dtype(x))
+
+
+def _alignment_fake(x: Tensor, y: Tensor, alpha: float, normalize: bool) -> Tensor:
+    return x.new_empty(x.shape[0], dtype=working_dtype(x))
+
+
+def _alignment_backward(
+    grad: Tensor, x: Tensor, y: Tensor, alpha: float, normalize: bool
+) -> tuple[Tensor, Tensor]:
+    pairs = [
+        alignment_backend.backward(a, b, g, alpha, normalize)
+        for a, b, g in zip(x, y, grad.double(), strict=True)
+    ]
+    return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+
+
+def _alignment_backward_fake(
+    grad: Tensor, x: Tensor, y: Tensor, alpha: float, normalize: bool
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), y.new_empty(y.shape)
+
+
+alignment = define(
+    "alignment(Tensor x, Tensor y, float alpha, bool normalize) -> Tensor",
+    _alignment,
+    _alignment_fake,
+)
+_alignment_backward_op = define(
+    "alignment_backward(Tensor grad, Tensor x, Tensor y, float alpha, bool normalize) "
+    "-> (Tensor, Tensor)",
+    _alignment_backward,
+    _alignment_backward_fake,
+)
+
+
+def _alignment_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.alpha, ctx.normalize = inputs[2:]
+
+
+def _alignment_autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, y = ctx.saved_tensors
+    dx, dy = _alignment_backward_op(grad, x, y, ctx.alpha, ctx.normalize)
+    return dx, dy, None, None
+
+
+differentiate(alignment, _alignment_context, _alignment_autograd)
+forbid_double_backward(_alignment_backward_op, "alignment")

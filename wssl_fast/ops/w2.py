@@ -1,0 +1,145 @@
+"""Operators `w2_gram` and `w2_covariance`: one loss, two formulations with the same signature.
+
+    w2_*(z (b,n,m), ...) -> value (b), weights (b,k,k), scale (b,n), mean (b,m or 0), deep (b)
+
+value is W2 or W2^2. The rest is what the backward needs besides z: the weights (n x n in the Gram
+formulation, m x m in the covariance formulation) and a few vectors. Gradients of W2 itself use the
+slope 1/(2 max(W2, sqrt(u))), u the unit of the dtype of the value: finite, and zero, at W2 = 0.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wssl_fast.backends.eager import w2_covariance, w2_gram
+from wssl_fast.backends.eager.numerics import working_dtype
+from wssl_fast.backends.eager.state import State, weights_dtype
+from wssl_fast.ops._library import define, differentiate, forbid_double_backward
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _forward(backend: ModuleType) -> Callable[..., Outputs]:
+    def implementation(
+        z: Tensor,
+        normalize: bool,
+        squared: bool,
+        eps: float,
+        solver: str,
+        precision: str,
+        with_grad: bool,
+    ) -> Outputs:
+        states = [backend.forward(x, normalize, eps, solver, precision, with_grad) for x in z]
+        value = torch.stack([s.value for s in states]).clamp_min(0)
+        value = (value if squared else value.sqrt()).to(working_dtype(z))
+        dtype = weights_dtype(z.dtype, precision)
+        return (
+            value,
+            torch.stack([s.weights.to(dtype) for s in states]),
+            torch.stack([s.scale for s in states]),
+            torch.stack([s.mean for s in states]),
+            torch.stack([s.deep for s in states]),
+        )
+
+    return implementation
+
+
+def _fake(gram: bool) -> Callable[..., Outputs]:
+    def fake(
+        z: Tensor,
+        normalize: bool,
+        squared: bool,
+        eps: float,
+        solver: str,
+        precision: str,
+        with_grad: bool,
+    ) -> Outputs:
+        b, n, m = z.shape
+        k = 0 if not with_grad else n if gram else m
+        return (
+            z.new_empty(b, dtype=working_dtype(z)),
+            z.new_empty(b, k, k, dtype=weights_dtype(z.dtype, precision)),
+            z.new_empty(b, n, dtype=torch.float64),
+            z.new_empty(b, 0 if gram else m, dtype=torch.float64),
+            z.new_empty(b, dtype=torch.bool),
+        )
+
+    return fake
+
+
+def _backward(backend: ModuleType) -> Callable[..., Tensor]:
+    def implementation(
+        grad: Tensor,
+        value: Tensor,
+        z: Tensor,
+        weights: Tensor,
+        scale: Tensor,
+        mean: Tensor,
+        deep: Tensor,
+        normalize: bool,
+        squared: bool,
+    ) -> Tensor:
+        coefficient = grad.double()
+        if not squared:
+            floor = torch.finfo(value.dtype).eps ** 0.5
+            coefficient = coefficient / (2 * value.double().clamp_min(floor))
+        dz = [
+            backend.backward(
+                z[i], State(value[i], weights[i], scale[i], mean[i], deep[i]), c, normalize
+            )
+            for i, c in enumerate(coefficient)
+        ]
+        return dz[0][None] if len(dz) == 1 else torch.stack(dz)
+
+    return implementation
+
+
+def _fake_backward(
+    grad: Tensor,
+    value: Tensor,
+    z: Tensor,
+    weights: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    deep: Tensor,
+    normalize: bool,
+    squared: bool,
+) -> Tensor:
+    return z.new_empty(z.shape)
+
+
+def _register(name: str, backend: ModuleType) -> Callable[..., Outputs]:
+    operator = define(
+        f"{name}(Tensor z, bool normalize, bool squared, float eps, str solver, str precision, "
+        "bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _forward(backend),
+        _fake(gram=backend is w2_gram),
+    )
+    operator_backward = define(
+        f"{name}_backward(Tensor grad, Tensor value, Tensor z, Tensor weights, Tensor scale, "
+        "Tensor mean, Tensor deep, bool normalize, bool squared) -> Tensor",
+        _backward(backend),
+        _fake_backward,
+    )
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        ctx.save_for_backward(inputs[0], *output)
+        ctx.normalize, ctx.squared = inputs[1:3]
+
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+        z, value, weights, scale, mean, deep = ctx.saved_tensors
+        dz = operator_backward(
+            grad, value, z, weights, scale, mean, deep, ctx.normalize, ctx.squared
+        )
+        return dz, None, None, None, None, None, None
+
+    differentiate(operator, setup_context, backward)
+    forbid_double_backward(operator_backward, "wasserstein_uniformity")
+    return operator
+
+
+gram = _register("w2_gram", w2_gram)
+covariance = _register("w2_covariance", w2_covariance)
