@@ -8,6 +8,7 @@ for a fixed number of them (`symmetric_product` and `exp_block` for any number).
 ``isa`` picks an instruction set of `instruction_sets` by name; "" is the widest.
 """
 
+from importlib import import_module
 from types import ModuleType
 
 # torch first: it loads its own libgomp.so.1, and the module, linked against that name, then uses
@@ -15,13 +16,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-_module: ModuleType | None
+_module: ModuleType | None = None
+_import_error = ""
 try:
-    from wssl_fast import _cpu as _module  # type: ignore[attr-defined, unused-ignore]
+    _module = import_module("wssl_fast._cpu")
 except ImportError as error:
-    _module, _import_error = None, str(error)
-else:
-    _import_error = ""
+    _import_error = str(error)
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _COMPUTE_DTYPES = (torch.float32, torch.float64)

@@ -17,7 +17,7 @@ from torch import Tensor
 from wssl_fast.backends.eager import w2_covariance, w2_gram
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.state import State, weights_dtype
-from wssl_fast.ops._library import define, differentiate, forbid_double_backward
+from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -33,15 +33,15 @@ def _forward(backend: ModuleType) -> Callable[..., Outputs]:
         with_grad: bool,
     ) -> Outputs:
         states = [backend.forward(x, normalize, eps, solver, precision, with_grad) for x in z]
-        value = torch.stack([s.value for s in states]).clamp_min(0)
+        value = stack([s.value for s in states]).clamp_min(0)
         value = (value if squared else value.sqrt()).to(working_dtype(z))
         dtype = weights_dtype(z.dtype, precision)
         return (
             value,
-            torch.stack([s.weights.to(dtype) for s in states]),
-            torch.stack([s.scale for s in states]),
-            torch.stack([s.mean for s in states]),
-            torch.stack([s.deep for s in states]),
+            stack([s.weights.to(dtype) for s in states]),
+            stack([s.scale for s in states]),
+            stack([s.mean for s in states]),
+            stack([s.deep for s in states]),
         )
 
     return implementation
@@ -86,13 +86,14 @@ def _backward(backend: ModuleType) -> Callable[..., Tensor]:
         if not squared:
             floor = torch.finfo(value.dtype).eps ** 0.5
             coefficient = coefficient / (2 * value.double().clamp_min(floor))
-        dz = [
-            backend.backward(
-                z[i], State(value[i], weights[i], scale[i], mean[i], deep[i]), c, normalize
-            )
-            for i, c in enumerate(coefficient)
-        ]
-        return dz[0][None] if len(dz) == 1 else torch.stack(dz)
+        return stack(
+            [
+                backend.backward(
+                    z[i], State(value[i], weights[i], scale[i], mean[i], deep[i]), c, normalize
+                )
+                for i, c in enumerate(coefficient)
+            ]
+        )
 
     return implementation
 

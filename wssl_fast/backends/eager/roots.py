@@ -11,11 +11,14 @@ from torch import Tensor
 
 from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
 from wssl_fast.backends.eager.numerics import soft_step
+from wssl_fast.backends.eager.products import symmetric_product
 
 
 class Root(NamedTuple):
     inverse: Tensor
     """(a + eps I)^(-1/2), null directions 0, in the dtype of a. (k, k)"""
+    diagonal: Tensor
+    """Diagonal of `inverse` a, which is that of a^(1/2) without a ridge, float64. (k,)"""
     distance: Tensor
     """|(a + eps I)^(1/2) - target I|_F^2, float64. ()"""
     error: Tensor
@@ -34,21 +37,21 @@ def resolve_solver(solver: str, device: torch.device) -> str:
 def inverse_root(
     a: Tensor, noise: Tensor, *, target: float, eps: float, solver: str, basis: bool = True
 ) -> Root:
-    """Root of a (k, k), whose eigenvalues are uncertain by `noise`; a is not mutated.
+    """Root of a (k, k), whose eigenvalues are uncertain by `noise`; a is consumed.
 
     A matrix with a NaN or an infinity gives NaN everywhere. Without `basis` only `distance` and
     `error` are meant.
     """
     finite = a.isfinite().all()
-    safe = torch.where(finite, a, torch.zeros((), dtype=a.dtype, device=a.device))
+    a.masked_fill_(~finite, 0.0)
     if resolve_solver(solver, a.device) == "eigh":
-        root = _by_eigh(safe, noise, target, eps, basis)
+        root = _by_eigh(a, noise, target, eps, basis)
     else:
-        root = _by_newton_schulz(safe, noise, target, eps)
-    nan = torch.full((), torch.nan, dtype=torch.float64, device=a.device)
+        root = _by_newton_schulz(a, noise, target, eps)
     return Root(
-        torch.where(finite, root.inverse, nan.to(a.dtype)),
-        torch.where(finite, root.distance, nan),
+        root.inverse.masked_fill_(~finite, torch.nan),
+        root.diagonal,
+        torch.where(finite, root.distance, torch.nan),
         torch.where(finite, root.error, 0.0),  # more digits do not help a NaN
     )
 
@@ -63,17 +66,19 @@ def _by_eigh(a: Tensor, noise: Tensor, target: float, eps: float, basis: bool) -
     distance = (((lam * weight + eps).clamp_min(0).sqrt() - target) ** 2).sum()
     error = _relative_error((lam + eps).clamp_min(0), noise)
     if not basis:
-        return Root(a, distance, error)
-    f = torch.where(weight > 0, weight * (lam + eps).clamp_min(0).rsqrt(), 0.0).to(a.dtype)
-    return Root((vectors * f) @ vectors.mT, distance, error)
+        return Root(a, lam, distance, error)
+    f = torch.where(weight > 0, weight * (lam + eps).clamp_min(0).rsqrt(), 0.0)
+    vectors.mul_(f.sqrt().to(a.dtype))  # V f V^T = (V f^(1/2)) (V f^(1/2))^T: half a product
+    diagonal = (vectors.square() @ lam.to(a.dtype)).double()
+    return Root(symmetric_product(vectors, a.dtype), diagonal, distance, error)
 
 
 def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float) -> Root:
     k = a.shape[-1]
-    a = a.clone()
     a.diagonal().add_(eps)
     q = inverse_sqrt(a[None])[0]
     y = q @ a  # (a + eps I)^(1/2); <Q, a> and not tr a^(1/2): a null direction adds 0
+    diagonal = y.diagonal().double() - eps * q.diagonal()
     y.diagonal().sub_(target)
     distance = torch.linalg.vector_norm(y, dtype=torch.float64) ** 2
     # rms of noise / (2 lambda) from |Q^2 v| on fixed probes: two thin products
@@ -81,7 +86,7 @@ def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float) -> Ro
     probe = torch.randn(k, 8, generator=generator, dtype=torch.float64).to(a)
     inverse = torch.linalg.vector_norm(q @ (q @ probe), dtype=torch.float64)
     error = (0.5 * noise * inverse / (8 * k) ** 0.5).clamp_max(1.0)
-    return Root(q, distance, error)
+    return Root(q, diagonal, distance, error)
 
 
 def _relative_error(lam: Tensor, noise: Tensor) -> Tensor:

@@ -61,17 +61,20 @@ def _solve(
     with_grad: bool,
     deep: bool = False,
 ) -> tuple[State, Tensor, Tensor]:
-    """State, estimated error, and |mu|^2 as a share of the mean square. c = X X^T (n, n)."""
+    """State, estimated error, |mu|^2 as a share of the mean square. c = X X^T (n, n), consumed."""
     n = c.shape[0]
     # raw rows were multiplied by `unit`: solve for the scaled rows, then scale the distance back
     unit = 1.0 if normalize else float(scale[0])
     target, ridge = unit / math.sqrt(m), eps * unit * unit
     row_mean = c.mean(0)  # (n,) <x_i, mu>
     mean_square = row_mean.mean(dtype=torch.float64)  # |mu|^2
-    g = ((c - row_mean) - (row_mean - row_mean.mean())[:, None]).div_(n).to(root_dtype)
+    offset = mean_square / c.diagonal().mean(dtype=torch.float64)
     noise = noise_level(c, c.dtype) / n
+    c.sub_(row_mean).sub_((row_mean - row_mean.mean())[:, None])
+    g = c.div_(n).to(root_dtype)
     if c.dtype != root_dtype:
         noise = noise_level(g, root_dtype)
+    del c
     # the null vector of a centred Gram, 1/sqrt n, is lifted to an ordinary eigenvalue
     lift = torch.maximum(g.diagonal().mean(dtype=torch.float64), 8 * noise)
     g.add_((lift / n).to(root_dtype))
@@ -79,20 +82,22 @@ def _solve(
     null_distance = (math.sqrt(ridge) - target) ** 2
     distance = root.distance - ((lift + ridge).sqrt() - target) ** 2 + (m - n + 1) * null_distance
     value = (mean_square + distance) / unit**2
-    offset = mean_square / c.diagonal().mean(dtype=torch.float64)
-    deep_flag = torch.tensor(deep, device=c.device)
+    deep_flag = torch.tensor(deep, device=g.device)
+    no_mean = scale.new_empty(0)
     if not with_grad:
-        empty = c.new_empty(0, 0)
-        return State(value, empty, scale, scale[:0], deep_flag), root.error, offset
+        return State(value, g.new_empty(0, 0), scale, no_mean, deep_flag), root.error, offset
     a = root.inverse
     q_mean = a.mean(0)
     a = a.sub_(q_mean).sub_((q_mean - q_mean.mean())[:, None])  # H Q H
     if normalize:
-        a.diagonal().sub_((a * c).sum(1))  # <P_i, x_i>
+        # <P_i, x_i> = (A C)_ii = n (G^(1/2))_ii + (A X mu)_i; the lifted vector is not in G^(1/2)
+        lifted = lift * (lift + ridge).rsqrt() / n
+        inner = n * (root.diagonal - lifted) + (a @ row_mean.to(a.dtype)).double()
+        a.diagonal().sub_(inner.to(a.dtype))
     a.mul_(-2 / (n * math.sqrt(m)))
     if not normalize:
         a.diagonal().add_(2 / (n * unit))
-    return State(value, a, scale, scale[:0], deep_flag), root.error, offset
+    return State(value, a, scale, no_mean, deep_flag), root.error, offset
 
 
 def _scale_from_diagonal(c: Tensor, normalize: bool) -> Tensor | None:
