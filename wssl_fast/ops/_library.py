@@ -38,10 +38,13 @@ def stack(problems: list[Tensor]) -> Tensor:
     return problems[0][None] if len(problems) == 1 else torch.stack(problems)
 
 
-def _guarded(fn: Callable[P, R]) -> Callable[P, R]:
+def _guarded(fn: Callable[P, R], fake: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        first = next(a for a in args if isinstance(a, Tensor))
+        if first.shape[0] == 0:  # a batch of no problems: outputs without elements
+            return fake(*args, **kwargs)
+        device = first.device.type
         with torch.no_grad(), plain_arithmetic(device):
             return fn(*args, **kwargs)
 
@@ -59,7 +62,7 @@ def define(
     name = schema[: schema.index("(")]
     LIBRARY.define(schema)
     for key in ("CPU", "CUDA"):
-        LIBRARY.impl(name, _guarded(implementation), key)
+        LIBRARY.impl(name, _guarded(implementation, fake), key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
     operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
     return operator

@@ -23,14 +23,15 @@ Three = tuple[Tensor, Tensor, Tensor]
 def finish(squared_values: list[Tensor], squared: bool, dtype: torch.dtype) -> Tensor:
     """W2^2 of each problem, clamped at 0, or its root, in the dtype of results. (b,)"""
     value = torch.stack(squared_values)
-    value = torch.where(value < 0, 0.0, value)  # NaN stays NaN
+    value = torch.where(value < 0, 0.0, value)
+    value = torch.where(value.isfinite(), value, torch.nan)
     return (value if squared else value.sqrt()).to(dtype)
 
 
 def slope(grad: Tensor, value: Tensor, squared: bool) -> Tensor:
     """Upstream gradient of W2^2 from that of the value; finite, and 0 slope terms, at W2 = 0."""
     if squared:
-        return grad.double()
+        return torch.where(value.isnan(), torch.nan, grad.double())
     floor = torch.finfo(value.dtype).eps ** 0.5
     return grad.double() / (2 * value.double().clamp_min(floor))
 

@@ -14,7 +14,8 @@ def forward(x: Tensor, y: Tensor, alpha: float, normalize: bool) -> Tensor:
     """One problem, x and y (n, m). float64 ()"""
     a, b = _rows(x, normalize)[1], _rows(y, normalize)[1]
     distance: Tensor = torch.linalg.vector_norm(a - b, dim=1, dtype=torch.float64)
-    return distance.pow(alpha).mean()
+    mean = distance.pow(alpha).mean()
+    return torch.where(mean.isfinite(), mean, torch.nan)
 
 
 def backward(
@@ -24,7 +25,8 @@ def backward(
     (inv_x, a), (inv_y, b) = _rows(x, normalize), _rows(y, normalize)
     d = a - b  # (n, m)
     distance = torch.linalg.vector_norm(d, dim=1, dtype=torch.float64)
-    power = torch.where(distance > 0, distance.pow(alpha - 2), distance)  # NaN stays NaN
+    power = torch.where(distance > 0, distance.pow(alpha - 2), 0.0)
+    power = torch.where(distance.sum().isfinite(), power, torch.nan)
     d.mul_((power * (alpha / len(x)))[:, None].to(d.dtype))
     dx = _tangent(d, a, inv_x, grad) if normalize else d * grad
     dy = _tangent(-d, b, inv_y, grad) if normalize else -d * grad

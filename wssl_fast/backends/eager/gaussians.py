@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from wssl_fast.backends.eager import products
-from wssl_fast.backends.eager.numerics import NOISE, noise_level
+from wssl_fast.backends.eager.numerics import ROW_UNIT, noise_level
 from wssl_fast.backends.eager.roots import inverse_root
 from wssl_fast.backends.eager.sqrtm import symmetric_part
 
@@ -26,8 +26,7 @@ def polar_factor(b: Tensor, solver: str, scale: Tensor) -> tuple[Tensor, Tensor,
     """O = b R (p, q), R = (b^T b)^(-1/2) (q, q) and |b|_* of b (p, q) float64, q <= p. Singular
     values that are rounding of entries of size `scale` count as null."""
     gram = b.mT @ b
-    unit = torch.finfo(torch.float64).eps * scale
-    noise = torch.maximum(noise_level(gram, torch.float64), NOISE * unit * unit * len(gram))
+    noise = torch.maximum(noise_level(gram, torch.float64), (ROW_UNIT * scale) ** 2)
     root = inverse_root(gram, noise, target=0.0, eps=0.0, solver=solver).inverse
     o = b @ root
     return o, root, (o * b).sum()

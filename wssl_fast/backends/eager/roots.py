@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
-from wssl_fast.backends.eager.numerics import soft_step
+from wssl_fast.backends.eager.numerics import CLONES, soft_step
 from wssl_fast.backends.eager.products import symmetric_product
 
 
@@ -76,7 +76,9 @@ def _by_eigh(a: Tensor, noise: Tensor, target: float, eps: float, basis: bool) -
 def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float) -> Root:
     k = a.shape[-1]
     a.diagonal().add_(eps)
-    q = inverse_sqrt(a[None])[0]
+    norm = torch.linalg.vector_norm(a, dtype=torch.float64)
+    shift = torch.maximum(CLONES * torch.finfo(a.dtype).eps * norm, noise)
+    q = shifted_inverse_sqrt(a[None], shift.to(a.dtype)[None, None, None])[0]
     y = q @ a  # (a + eps I)^(1/2); <Q, a> and not tr a^(1/2): a null direction adds 0
     diagonal = y.diagonal().double() - eps * q.diagonal()
     y.diagonal().sub_(target)
@@ -87,6 +89,20 @@ def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float) -> Ro
     inverse = torch.linalg.vector_norm(q @ (q @ probe), dtype=torch.float64)
     error = (0.5 * noise * inverse / (8 * k) ** 0.5).clamp_max(1.0)
     return Root(q, diagonal, distance, error)
+
+
+def shifted_inverse_sqrt(a: Tensor, shift: Tensor) -> Tensor:
+    """(a + shift I)^(-1/2) and the first-order correction of the shift. a (b,k,k), shift (b,1,1)
+
+    The shift keeps an eigenvalue positive that rounding made negative. On directions that are
+    there, q (1 + shift q^2 / 2) leaves 3/8 (shift / lambda)^2 of it; on a null one it is 1.5 q,
+    bounded.
+    """
+    shifted = a.clone()
+    shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., 0])
+    q = inverse_sqrt(shifted)
+    q = torch.baddbmm(q, q * (shift / 2), q @ q)
+    return (q + q.mT).mul_(0.5)
 
 
 def _relative_error(lam: Tensor, noise: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ def decompose(z: Tensor, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
     noise = noise_level(torch.where(finite, c, 0.0), torch.float64)
     eigenvalues, vectors = torch.linalg.eigh(torch.where(finite, c, 0.0))
     eigenvalues = torch.where(finite, eigenvalues.clamp_min(0).flip(0), torch.nan)
-    return eigenvalues / unit**2, vectors.flip(1), noise / unit**2
+    vectors = torch.where(finite, vectors.flip(1), torch.nan)
+    return eigenvalues / unit**2, vectors, noise / unit**2
 
 
 def range_factor(z: Tensor) -> float:

@@ -12,9 +12,8 @@ there, has the derivative Gr_ij / r_i^3 along changes that keep the rank.
 import torch
 from torch import Tensor
 
-from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
 from wssl_fast.backends.eager.numerics import working_dtype
-from wssl_fast.backends.eager.roots import resolve_solver
+from wssl_fast.backends.eager.roots import resolve_solver, shifted_inverse_sqrt
 
 
 def compute_dtype(a: Tensor, precision: str) -> torch.dtype:
@@ -30,7 +29,9 @@ def forward(a: Tensor, inverse: bool, solver: str, precision: str) -> Tensor:
     dtype = compute_dtype(a, precision)
     s = symmetric_part(a.to(dtype))
     if resolve_solver(solver, a.device) == "newton_schulz":
-        q = inverse_sqrt(s)
+        # entries of `a` are rounded to its dtype: that makes eigenvalues of -eps |a|_F
+        norm = torch.linalg.vector_norm(s, dim=(-2, -1), keepdim=True)
+        q = shifted_inverse_sqrt(s, 2 * torch.finfo(working_dtype(a)).eps * norm)
         return symmetric_part(q if inverse else q @ s).to(working_dtype(a))
     safe, finite = finite_or_zero(s)
     eigenvalues, v = torch.linalg.eigh(safe)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wssl_fast.backends import native
 from wssl_fast.backends.eager import products
-from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, SAFE_NORM, noise_level
+from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, ROW_UNIT, SAFE_NORM, noise_level
 from wssl_fast.backends.eager.roots import Root, inverse_root
 from wssl_fast.backends.eager.state import State
 
@@ -36,12 +36,15 @@ def forward(
     double = z.dtype == torch.float64 or precision == "double"
     target, ridge = unit / math.sqrt(m), eps * unit * unit
 
+    mean_square = (mean * mean).sum()
+    row_noise = ROW_UNIT**2 * mean_square
+
     def solve(dtype: torch.dtype) -> Root:
         plain = not normalize and unit == 1.0
         s = products.symmetric_product(
             z, dtype, transpose=True, scale=None if plain else scale, mean=mean
         ).div_(z.shape[0])
-        noise = noise_level(s, dtype)
+        noise = torch.maximum(noise_level(s, dtype), row_noise)
         return inverse_root(s, noise, target=target, eps=ridge, solver=solver, basis=with_grad)
 
     deep = double
@@ -49,10 +52,16 @@ def forward(
     if precision == "auto" and not double and bool(root.error > ACCEPTED_ERROR):
         deep = True
         root = solve(torch.float64)
+    value = (mean_square + root.distance) / unit**2
+    if not with_grad:
+        empty = root.inverse.new_empty(0, 0)
+        return State(value, empty, scale, mean, torch.tensor(deep, device=z.device))
+    # z Q - mu Q cancels the mean, in float32 to |mu| |Q|_F units; a row of P has norm sqrt m
+    lost = torch.linalg.vector_norm(root.inverse, dtype=torch.float64) * mean_square.sqrt()
+    lost = lost / math.sqrt(m)
+    deep = deep or bool(lost * torch.finfo(torch.float32).eps > ACCEPTED_ERROR)
     deep = deep or not _in_range(scale, normalize)
-    value = ((mean * mean).sum() + root.distance) / unit**2
-    weights = root.inverse if with_grad else root.inverse.new_empty(0, 0)
-    return State(value, weights, scale, mean, torch.tensor(deep, device=z.device))
+    return State(value, root.inverse, scale, mean, torch.tensor(deep, device=z.device))
 
 
 def _unit(z: Tensor) -> float:

@@ -73,7 +73,7 @@ def _solve(
     c.sub_(row_mean).sub_((row_mean - row_mean.mean())[:, None])
     g = c.div_(n).to(root_dtype)
     if c.dtype != root_dtype:
-        noise = noise_level(g, root_dtype)
+        noise = torch.maximum(noise, noise_level(g, root_dtype))
     del c
     # the null vector of a centred Gram, 1/sqrt n, is lifted to an ordinary eigenvalue
     lift = torch.maximum(g.diagonal().mean(dtype=torch.float64), 8 * noise)
@@ -91,9 +91,13 @@ def _solve(
     a = a.sub_(q_mean).sub_((q_mean - q_mean.mean())[:, None])  # H Q H
     if normalize:
         # <P_i, x_i> = (A C)_ii = n (G^(1/2))_ii + (A X mu)_i; the lifted vector is not in G^(1/2)
-        lifted = lift * (lift + ridge).rsqrt() / n
+        lifted = torch.where(lift > 0, lift * (lift + ridge).rsqrt(), 0.0) / n
         inner = n * (root.diagonal - lifted) + (a @ row_mean.to(a.dtype)).double()
         a.diagonal().sub_(inner.to(a.dtype))
+    if not deep:
+        # W z cancels the mean, A 1 = 0, in float32 to |A|_F |X|_F units; P has norm n
+        lost = torch.linalg.vector_norm(a, dtype=torch.float64) * (mean_square / n).sqrt()
+        deep_flag = lost * torch.finfo(torch.float32).eps > ACCEPTED_ERROR
     a.mul_(-2 / (n * math.sqrt(m)))
     if not normalize:
         a.diagonal().add_(2 / (n * unit))
