@@ -1,0 +1,1 @@
+"""Studies: scripts that decided something, with the rows they decided it on."""
