@@ -52,8 +52,8 @@ def wasserstein_uniformity(
             on a CPU and newton_schulz on a GPU.
         precision: `auto`: float32, repeated in float64 only where the spectrum needs it, so that
             directions down to 3e-5 of the largest singular value are pushed rightly. `double`:
-            float64 inside, down to 1e-6. `highest`, `high`, `medium`: one float32 pass, to about
-            1e-3 (a CPU computes all three in float32).
+            float64 inside, down to 1e-6. `highest`, `high`, `medium`: one float32 pass, right
+            to 1e-3 on directions above 1e-2 (a CPU computes all three in float32).
 
     Returns:
         (...), float32, or float64 for float64 input.

@@ -1,20 +1,23 @@
-"""How uncertain are the eigenvalues of a float32 Gram matrix? The measurement behind NOISE.
+"""How uncertain are the eigenvalues of a Gram or covariance matrix? The measurement behind NOISE.
 
 python -m benchmarks.studies.gram_noise
 
-For spectra from flat to near-constant: the spectral norm of the rounding error of C = X X^T / n,
-and the largest error of the lower half of the eigenvalues that float32 eigh then finds for the
-centred matrix, both in units of eps |C|_F against float64.
+For spectra from flat to near-constant: the spectral norm of the rounding error of a float32
+C = X X^T / n, and the largest error of the lower half of the eigenvalues that float32 eigh then
+finds for the centred matrix, both in units of eps |C|_F against float64. For rows that are clones
+of a few points, whose products round alike: the null eigenvalues of the covariance, float32 and
+float64, in the same units.
 """
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from wssl_fast.backends.eager.numerics import NOISE
-from wssl_fast.backends.eager.products import symmetric_product
+from wssl_fast.backends.eager.numerics import CLONES, NOISE
+from wssl_fast.backends.eager.products import row_statistics, symmetric_product
 
 SHAPES = ((128, 2048), (512, 512), (512, 8192), (256, 32768))
+CLONED = ((221, 3), (265, 5), (289, 8), (2000, 4), (5000, 16), (20000, 8))
 SPECTRA = ("flat", "rank 12 + 1e-4", "large mean", "near-constant", "power law")
 
 
@@ -50,14 +53,36 @@ def measure(z: torch.Tensor) -> tuple[float, float]:
     return float(error), float(low)
 
 
+def clones(n: int, m: int, dtype: torch.dtype) -> float:
+    """Largest null eigenvalue of the covariance of n clones of m/2 points, units of eps |S|_F."""
+    points = torch.randn(m, m, generator=torch.Generator().manual_seed(n + m))
+    points = torch.where(torch.tensor(m % 2 == 0), points, torch.eye(m))
+    z = points[torch.arange(n) % (m // 2 if m % 2 == 0 else m)]
+    scale, mean = row_statistics(z, normalize=True)
+    s = symmetric_product(z, dtype, transpose=True, scale=scale, mean=mean).double() / n
+    x = z.double() * scale[:, None]
+    sigma = torch.linalg.svdvals(x - x.mean(0))
+    null = int((sigma < 1e-10 * sigma[0]).sum())
+    found = torch.linalg.eigvalsh(s)[:null].abs().max()
+    return float(found / (torch.finfo(dtype).eps * torch.linalg.matrix_norm(s)))
+
+
 def main() -> None:
-    table = Table(title=f"in units of eps |C|_F; the package takes {NOISE}")
+    taken = NOISE[torch.float32]
+    table = Table(title=f"float32, in units of eps |C|_F; the package takes {taken}")
     for column in ("n", "m", "spectrum", "error of C", "lower eigenvalues"):
         table.add_column(column)
     for n, m in SHAPES:
         for name in SPECTRA:
             error, low = measure(rows(name, n, m))
             table.add_row(str(n), str(m), name, f"{error:.2f}", f"{low:.2f}")
+    Console().print(table)
+    table = Table(title=f"clones, in units of eps |S|_F; the package takes {CLONES}")
+    for column in ("n", "m", "float32", "float64"):
+        table.add_column(column)
+    for n, m in CLONED:
+        found = (f"{clones(n, m, dtype):.1f}" for dtype in (torch.float32, torch.float64))
+        table.add_row(str(n), str(m), *found)
     Console().print(table)
 
 

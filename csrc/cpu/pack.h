@@ -15,11 +15,16 @@
 namespace wssl {
 namespace {
 
-// Depth of one packed block, which bounds the length of a running sum. Cloned rows round alike in
-// every step, and their error grows with that length instead of its root: 64 keeps it at a third of
-// what 256 has, for 4 % of the time. A panel is kDepth * kPanel * sizeof(T) = 8 KiB with 64-byte
-// vectors, a quarter of an L1.
-constexpr int kDepth = 64;
+// Most items summed in one packed block. A panel is then kMaxDepth * kPanel * sizeof(T) = 32 KiB
+// with 64-byte vectors, one L1.
+constexpr int kMaxDepth = 256;
+
+// Depth of a block: the length of a running sum. Cloned rows round alike in every step, so that
+// their error grows with the length of sums and not with its root: blocks near the root of the
+// whole depth keep both sums, within and over blocks, short.
+WSSL_INLINE int block_depth(int64_t depth) {
+    return depth <= 4096 ? 64 : depth <= 16384 ? 128 : kMaxDepth;
+}
 
 // y(item, k) = item_scale[item] x - k_mean[k] (Gram) or k_scale[k] x - item_mean[item]
 // (covariance); `scale` and `mean` are indexed accordingly and may be null.
@@ -110,26 +115,28 @@ void pack_lines(const Operand<S>& y, int64_t item0, int width, int64_t k0, int k
 template <int Panel, bool AlongRow, class S, class T>
 void pack_transposed(const Operand<S>& y, int64_t item0, int width, int64_t k0, int kc, T* panel) {
     constexpr int n = lanes<T>;
-    alignas(64) T strip[n * kDepth];
+    alignas(64) T strip[n * kMaxDepth];
     for (int group = 0; group < Panel; group += n) {
         for (int i = 0; i < n; ++i) {
-            T* line = strip + i * kDepth;
+            T* line = strip + i * kMaxDepth;
             const int64_t item = item0 + group + i;
             const S* src = y.data + item * y.item_stride + k0 * y.depth_stride;
             const int64_t row = AlongRow ? item : k0, col = AlongRow ? k0 : item;
             if (group + i >= width)
                 for (int k = 0; k < kc; ++k) line[k] = T(0);
-            else if (y.depth_stride == 1 && kc == kDepth)
-                convert<AlongRow>(src, 1, row, col, kDepth, y.scale, y.mean, line);
+            else if (y.depth_stride == 1 && kc == kMaxDepth)
+                convert<AlongRow>(src, 1, row, col, kMaxDepth, y.scale, y.mean, line);
+            else if (y.depth_stride == 1)
+                convert<AlongRow>(src, 1, row, col, kc, y.scale, y.mean, line);
             else
                 convert<AlongRow>(src, y.depth_stride, row, col, kc, y.scale, y.mean, line);
         }
         int k = 0;
         for (; k + n <= kc; k += n)
-            transpose_square(strip + k, kDepth, panel + int64_t{k} * Panel + group, Panel);
+            transpose_square(strip + k, kMaxDepth, panel + int64_t{k} * Panel + group, Panel);
         for (; k < kc; ++k)
             for (int i = 0; i < n; ++i)
-                panel[int64_t{k} * Panel + group + i] = strip[i * kDepth + k];
+                panel[int64_t{k} * Panel + group + i] = strip[i * kMaxDepth + k];
     }
 }
 

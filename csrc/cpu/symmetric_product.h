@@ -3,7 +3,7 @@
 //     C[i, j] = sum_k y(i, k) y(j, k),   0 <= j <= i < n,   then C[j, i] = C[i, j]
 //
 // Layout. Items (rows of Y for the Gram, columns for the covariance) are packed, a depth block of
-// kDepth at a time, into panels of kPanel items, depth-major (pack.h). One packing serves both
+// block_depth at a time, into panels of kPanel items, depth-major (pack.h). One packing serves both
 // factors: a column panel is read as kColumns vectors a depth step, a row panel as kRows
 // broadcast scalars. C is contiguous (n x n).
 //
@@ -19,7 +19,7 @@
 // over k runs in one order, within a block and over blocks. So the result is bitwise the same for
 // every thread count, and exactly symmetric, since the upper triangle is a copy.
 //
-// Error. Running sums are kDepth long, block sums depth / kDepth long, instead of one of `depth`.
+// Error. Running sums are one block long, block sums depth / block long, instead of one of `depth`.
 #pragma once
 
 #include "pack.h"
@@ -122,26 +122,28 @@ void mirror_tile(int64_t I, int64_t J, T* out, int64_t n) {
 template <class S, class T>
 void symmetric_product(const Operand<S>& y, T* out, int threads) {
     constexpr int panel = kPanel<T>;
-    constexpr int64_t panel_size = int64_t{kDepth} * panel;
+    const int64_t block_length = block_depth(y.depth);
+    const int64_t panel_size = block_length * panel;
     const int64_t n = y.items;
     const int64_t panels = (n + panel - 1) / panel;
     const int64_t tiles = panels * (panels + 1) / 2;
-    const int64_t blocks = (y.depth + kDepth - 1) / kDepth;  // depth blocks
+    const int64_t blocks = (y.depth + block_length - 1) / block_length;  // depth blocks
     const int64_t block_size = panels * panel_size;
     // Few items: several depth blocks between two barriers, up to kStep entries.
     int64_t step = kStep / block_size < 1 ? 1 : kStep / block_size;
     if (step > blocks) step = blocks;
-    const Buffer<T> packed(2 * step * block_size);  // [2][step][panels][kDepth][panel]
+    const Buffer<T> packed(2 * step * block_size);  // [2][step][panels][block_length][panel]
     if (n * n / 2 * y.depth < kSerial) threads = 1;
 
     const auto depth_of = [&](int64_t block) {
-        const int64_t rest = y.depth - block * kDepth;
-        return static_cast<int>(rest < kDepth ? rest : kDepth);
+        const int64_t rest = y.depth - block * block_length;
+        return static_cast<int>(rest < block_length ? rest : block_length);
     };
     const auto pack = [&](int64_t task, int64_t first) {
         const int64_t block = first + task / panels, p = task % panels;
         T* half = packed.data + first / step % 2 * step * block_size;
-        pack_panel<panel>(y, p * panel, block * kDepth, depth_of(block), half + task * panel_size);
+        pack_panel<panel>(y, p * panel, block * block_length, depth_of(block),
+                          half + task * panel_size);
     };
     const auto multiply = [&](int64_t t, int64_t first, int64_t count) {
         const int64_t I = triangle_row(t), J = t - I * (I + 1) / 2;

@@ -35,19 +35,27 @@ def resolve_solver(solver: str, device: torch.device) -> str:
 
 
 def inverse_root(
-    a: Tensor, noise: Tensor, *, target: float, eps: float, solver: str, basis: bool = True
+    a: Tensor,
+    noise: Tensor,
+    *,
+    target: float,
+    eps: float,
+    solver: str,
+    basis: bool = True,
+    clones: bool = True,
 ) -> Root:
     """Root of a (k, k), whose eigenvalues are uncertain by `noise`; a is consumed.
 
     A matrix with a NaN or an infinity gives NaN everywhere. Without `basis` only `distance` and
-    `error` are meant.
+    `error` are meant. `clones` says that equal rows may have rounded alike in a (not in a Gram
+    matrix, where they are equal entries).
     """
     finite = a.isfinite().all()
     a.masked_fill_(~finite, 0.0)
     if resolve_solver(solver, a.device) == "eigh":
         root = _by_eigh(a, noise, target, eps, basis)
     else:
-        root = _by_newton_schulz(a, noise, target, eps)
+        root = _by_newton_schulz(a, noise, target, eps, clones)
     return Root(
         root.inverse.masked_fill_(~finite, torch.nan),
         root.diagonal,
@@ -73,11 +81,13 @@ def _by_eigh(a: Tensor, noise: Tensor, target: float, eps: float, basis: bool) -
     return Root(symmetric_product(vectors, a.dtype), diagonal, distance, error)
 
 
-def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float) -> Root:
+def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float, clones: bool) -> Root:
     k = a.shape[-1]
     a.diagonal().add_(eps)
-    norm = torch.linalg.vector_norm(a, dtype=torch.float64)
-    shift = torch.maximum(CLONES * torch.finfo(a.dtype).eps * norm, noise)
+    # the bare iteration stands eigenvalues down to -2 units of rounding; what may lie below is
+    # shifted up
+    unit = torch.finfo(a.dtype).eps * torch.linalg.vector_norm(a, dtype=torch.float64)
+    shift = torch.maximum((CLONES if clones else 0.0) * unit, noise - 2 * unit).clamp_min(0)
     q = shifted_inverse_sqrt(a[None], shift.to(a.dtype)[None, None, None])[0]
     y = q @ a  # (a + eps I)^(1/2); <Q, a> and not tr a^(1/2): a null direction adds 0
     diagonal = y.diagonal().double() - eps * q.diagonal()

@@ -78,7 +78,9 @@ def _solve(
     # the null vector of a centred Gram, 1/sqrt n, is lifted to an ordinary eigenvalue
     lift = torch.maximum(g.diagonal().mean(dtype=torch.float64), 8 * noise)
     g.add_((lift / n).to(root_dtype))
-    root = inverse_root(g, noise, target=target, eps=ridge, solver=solver, basis=with_grad)
+    root = inverse_root(
+        g, noise, target=target, eps=ridge, solver=solver, basis=with_grad, clones=False
+    )
     null_distance = (math.sqrt(ridge) - target) ** 2
     distance = root.distance - ((lift + ridge).sqrt() - target) ** 2 + (m - n + 1) * null_distance
     value = (mean_square + distance) / unit**2
