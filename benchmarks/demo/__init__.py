@@ -1,0 +1,1 @@
+"""`python -m benchmarks.demo`: the loss against the truth, its peers, and in a training run."""
