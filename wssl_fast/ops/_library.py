@@ -34,8 +34,8 @@ def plain_arithmetic(device_type: str) -> Iterator[None]:
 
 
 def stack(problems: list[Tensor]) -> Tensor:
-    """torch.stack, without a copy for a batch of one."""
-    return problems[0][None] if len(problems) == 1 else torch.stack(problems)
+    """torch.stack; a batch of one is not copied unless it must be made contiguous."""
+    return problems[0].contiguous()[None] if len(problems) == 1 else torch.stack(problems)
 
 
 def _guarded(fn: Callable[P, R], fake: Callable[P, R]) -> Callable[P, R]:

@@ -15,14 +15,14 @@ from torch import Tensor
 from wssl_fast.backends.eager import gaussians, moments
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.sqrtm import symmetric_part
-from wssl_fast.ops._library import define, differentiate, forbid_double_backward
+from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
 Three = tuple[Tensor, Tensor, Tensor]
 
 
 def finish(squared_values: list[Tensor], squared: bool, dtype: torch.dtype) -> Tensor:
     """W2^2 of each problem, clamped at 0, or its root, in the dtype of results. (b,)"""
-    value = torch.stack(squared_values)
+    value = stack(squared_values)
     value = torch.where(value < 0, 0.0, value)
     value = torch.where(value.isfinite(), value, torch.nan)
     return (value if squared else value.sqrt()).to(dtype)
@@ -38,7 +38,7 @@ def slope(grad: Tensor, value: Tensor, squared: bool) -> Tensor:
 
 def _covariance(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     pairs = [moments.forward(x, normalize) for x in z]
-    return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+    return stack([p[0] for p in pairs]), stack([p[1] for p in pairs])
 
 
 def _covariance_fake(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def _covariance_fake(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
 
 def _covariance_backward(z: Tensor, grad_mean: Tensor, grad_cov: Tensor, normalize: bool) -> Tensor:
     problems = zip(z, grad_mean, grad_cov, strict=True)
-    return torch.stack([moments.backward(x, gm, gc, normalize) for x, gm, gc in problems])
+    return stack([moments.backward(x, gm, gc, normalize) for x, gm, gc in problems])
 
 
 def _covariance_backward_fake(
@@ -95,8 +95,8 @@ def _gaussian(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor, squa
     values = [g + f[0] for g, f in zip(gap, found, strict=True)]
     return (
         finish(values, squared, working_dtype(mean_x)),
-        torch.stack([f[1] for f in found]),
-        torch.stack([f[2] for f in found]),
+        stack([f[1] for f in found]),
+        stack([f[2] for f in found]),
     )
 
 
@@ -168,8 +168,8 @@ def _frechet(x: Tensor, y: Tensor, squared: bool, eps: float, solver: str) -> Th
     found = [gaussians.frechet_forward(a, b, eps, solver) for a, b in zip(x, y, strict=True)]
     return (
         finish([f.value for f in found], squared, working_dtype(x)),
-        torch.stack([f.left for f in found]),
-        torch.stack([f.right for f in found]).contiguous(),
+        stack([f.left for f in found]),
+        stack([f.right for f in found]).clone(memory_format=torch.contiguous_format),
     )
 
 
@@ -190,7 +190,7 @@ def _frechet_backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     problems = zip(x, y, left, right, slope(grad, value, squared), strict=True)
     pairs = [gaussians.frechet_backward(a, b, le, ri, eps, c) for a, b, le, ri, c in problems]
-    return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+    return stack([p[0] for p in pairs]), stack([p[1] for p in pairs])
 
 
 def _frechet_backward_fake(

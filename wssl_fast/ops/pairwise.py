@@ -13,7 +13,7 @@ from wssl_fast.backends.eager import alignment as alignment_backend
 from wssl_fast.backends.eager import uniformity as uniformity_backend
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.uniformity import PairSums
-from wssl_fast.ops._library import define, differentiate, forbid_double_backward
+from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
 
 def _uniformity(
@@ -21,10 +21,10 @@ def _uniformity(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sums = [uniformity_backend.forward(x, t, normalize, with_grad) for x in z]
     return (
-        torch.stack([s.value for s in sums]).to(working_dtype(z)),
-        torch.stack([s.moments for s in sums]),
-        torch.stack([s.scale for s in sums]),
-        torch.stack([s.total for s in sums]),
+        stack([s.value for s in sums]).to(working_dtype(z)),
+        stack([s.moments for s in sums]),
+        stack([s.scale for s in sums]),
+        stack([s.total for s in sums]),
     )
 
 
@@ -45,7 +45,7 @@ def _uniformity_backward(
     grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, t: float,
     normalize: bool,
 ) -> Tensor:  # fmt: skip
-    return torch.stack(
+    return stack(
         [
             uniformity_backend.backward(
                 z[i], PairSums(g, moments[i], scale[i], total[i]), g, t, normalize
@@ -93,7 +93,7 @@ forbid_double_backward(_uniformity_backward_op, "uniformity")
 
 def _alignment(x: Tensor, y: Tensor, alpha: float, normalize: bool) -> Tensor:
     values = [alignment_backend.forward(a, b, alpha, normalize) for a, b in zip(x, y, strict=True)]
-    return torch.stack(values).to(working_dtype(x))
+    return stack(values).to(working_dtype(x))
 
 
 def _alignment_fake(x: Tensor, y: Tensor, alpha: float, normalize: bool) -> Tensor:
@@ -107,7 +107,7 @@ def _alignment_backward(
         alignment_backend.backward(a, b, g, alpha, normalize)
         for a, b, g in zip(x, y, grad.double(), strict=True)
     ]
-    return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+    return stack([p[0] for p in pairs]), stack([p[1] for p in pairs])
 
 
 def _alignment_backward_fake(

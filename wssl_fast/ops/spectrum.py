@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wssl_fast.backends.eager import spectrum
 from wssl_fast.backends.eager.numerics import working_dtype
-from wssl_fast.ops._library import define, differentiate, forbid_double_backward
+from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
 Pair = tuple[Tensor, Tensor]
 
@@ -22,8 +22,8 @@ def _spectrum(z: Tensor, with_grad: bool) -> Pair:
     found = [spectrum.decompose(x, centred=True) for x in z]
     keep = slice(None) if with_grad else slice(0)
     return (
-        torch.stack([f[0] for f in found]).to(working_dtype(z)),
-        torch.stack([f[1][keep, keep] for f in found]),
+        stack([f[0] for f in found]).to(working_dtype(z)),
+        stack([f[1][keep, keep] for f in found]),
     )
 
 
@@ -43,9 +43,7 @@ def _spectrum_backward(grad: Tensor, z: Tensor, directions: Tensor) -> Tensor:
         spectrum.spectral_matrix(v, g.double(), z.shape[1])
         for v, g in zip(directions, grad, strict=True)
     ]
-    return torch.stack(
-        [spectrum.apply_matrix(x, w, True, one) for x, w in zip(z, matrices, strict=True)]
-    )
+    return stack([spectrum.apply_matrix(x, w, True, one) for x, w in zip(z, matrices, strict=True)])
 
 
 def _spectrum_backward_fake(grad: Tensor, z: Tensor, directions: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ def _rank_fake(z: Tensor, with_grad: bool) -> Pair:
 
 def _rank_backward(grad: Tensor, z: Tensor, matrix: Tensor, centred: bool) -> Tensor:
     problems = zip(z, matrix, grad.double(), strict=True)
-    return torch.stack([spectrum.apply_matrix(x, w, centred, g) for x, w, g in problems])
+    return stack([spectrum.apply_matrix(x, w, centred, g) for x, w, g in problems])
 
 
 def _rank_backward_fake(grad: Tensor, z: Tensor, matrix: Tensor, centred: bool) -> Tensor:
@@ -107,8 +105,8 @@ def _register(name: str, backend: Callable[[Tensor, bool], Pair], centred: bool)
     def implementation(z: Tensor, with_grad: bool) -> Pair:
         found = [backend(x, with_grad) for x in z]
         return (
-            torch.stack([f[0] for f in found]).to(working_dtype(z)),
-            torch.stack([f[1] for f in found]),
+            stack([f[0] for f in found]).to(working_dtype(z)),
+            stack([f[1] for f in found]),
         )
 
     operator = define(

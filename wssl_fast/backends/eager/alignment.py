@@ -36,8 +36,7 @@ def backward(
 def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     if not normalize:
         return torch.ones(len(z), dtype=torch.float64, device=z.device), z.to(working_dtype(z))
-    inv = products.inverse_norms(z)
-    return inv, (z.double() * inv[:, None]).to(working_dtype(z))
+    return products.unit_rows(z, working_dtype(z))
 
 
 def _tangent(g: Tensor, unit: Tensor, inv: Tensor, grad: Tensor) -> Tensor:

@@ -65,8 +65,21 @@ def row_statistics(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     return inv_norm, mean / z.shape[0]
 
 
+def unit_rows(z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """1/|z_i| float64 (n,), and the rows times that (n, m) contiguous in `dtype`; zero rows stay
+    zero."""
+    scale = inverse_norms(z)
+    if bool(scale.max() < torch.finfo(dtype).max):
+        x = z.to(dtype) * scale.to(dtype)[:, None]
+    else:  # also where a norm is NaN
+        x = (z.double() * scale[:, None]).to(dtype)
+    return scale, x.contiguous()
+
+
 def inverse_norms(z: Tensor) -> Tensor:
     """1/|z_i| in float64, safe from overflow and underflow of the squares; 0 for zero rows. (n,)"""
+    if compiled(z):
+        return native.row_pass(z)[0]
     out = torch.empty(z.shape[0], dtype=torch.float64, device=z.device)
     for start in range(0, z.shape[0], CHUNK):
         x = z[start : start + CHUNK].double()

@@ -9,6 +9,8 @@ g_k = d f / d lambda_k has the gradient
 that is one small matrix times the (centred) rows, with no division by gaps.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,11 +45,9 @@ def decompose(z: Tensor, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
 def range_factor(z: Tensor) -> float:
     """1, or a power of two that brings the largest entry where float64 can square it."""
     largest = float(z.abs().amax())
-    if largest == 0 or largest != largest or largest == float("inf"):
+    if largest == 0 or not math.isfinite(largest) or 1e-100 < largest < 1e100:
         return 1.0
-    if 1e-100 < largest < 1e100:
-        return 1.0
-    return float(2.0 ** -torch.tensor(largest, dtype=torch.float64).log2().round().item())
+    return 2.0 ** -round(math.log2(largest))
 
 
 def spectral_matrix(vectors: Tensor, slopes: Tensor, n: int) -> Tensor:

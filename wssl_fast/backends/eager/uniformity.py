@@ -96,10 +96,11 @@ def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     """Unit rows; or raw rows less their mean: no distance sees it, no digit should pay for it."""
     dtype = working_dtype(z)
     if normalize:
-        scale = products.inverse_norms(z)
-        return scale, (z.double() * scale[:, None]).to(dtype)
+        return products.unit_rows(z, dtype)
     mean = z.mean(0, dtype=torch.float64)
-    return torch.ones(len(z), dtype=torch.float64, device=z.device), (z - mean).to(dtype)
+    return torch.ones(len(z), dtype=torch.float64, device=z.device), (z - mean).to(
+        dtype
+    ).contiguous()
 
 
 def _largest_exponent(x: Tensor, square: Tensor, t: float) -> Tensor:
