@@ -23,6 +23,11 @@ ROW_UNIT = 1024 * torch.finfo(torch.float64).eps
 # would shift W2 by half of it, and W2 is promised to 1e-5.
 ACCEPTED_ERROR = 2e-4
 
+# Directions of a float32 pass whose weight is off by more than this are worth a look at the rows,
+# if they are no more than a share of all; each then costs one row of a thin product.
+UNSURE = 1e-4
+UNSURE_SHARE = 1 / 8
+
 # Row norms that float32 may square, multiply and divide by without leaving its range.
 SAFE_NORM = (1e-12, 1e12)
 

@@ -4,13 +4,14 @@ Both solvers answer for rounding: `error` estimates how far the polar factor bui
 is off, from the noise level that the caller knows, so that a caller may repeat in float64.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
-from wssl_fast.backends.eager.numerics import CLONES, soft_step
+from wssl_fast.backends.eager.numerics import CLONES, UNSURE, UNSURE_SHARE, soft_step
 from wssl_fast.backends.eager.products import symmetric_product
 
 
@@ -43,17 +44,19 @@ def inverse_root(
     solver: str,
     basis: bool = True,
     clones: bool = True,
+    ritz: Callable[[Tensor], Tensor] | None = None,
 ) -> Root:
     """Root of a (k, k), whose eigenvalues are uncertain by `noise`; a is consumed.
 
     A matrix with a NaN or an infinity gives NaN everywhere. Without `basis` only `distance` and
     `error` are meant. `clones` says that equal rows may have rounded alike in a (not in a Gram
-    matrix, where they are equal entries).
+    matrix, where they are equal entries). `ritz(u)` evaluates u^T a u (q, q) in float64 from the
+    rows, not from a; eigh uses it on the few directions that a itself leaves unsure.
     """
     finite = a.isfinite().all()
     a.masked_fill_(~finite, 0.0)
     if resolve_solver(solver, a.device) == "eigh":
-        root = _by_eigh(a, noise, target, eps, basis)
+        root = _by_eigh(a, noise, target, eps, basis or ritz is not None, ritz)
     else:
         root = _by_newton_schulz(a, noise, target, eps, clones)
     return Root(
@@ -64,12 +67,21 @@ def inverse_root(
     )
 
 
-def _by_eigh(a: Tensor, noise: Tensor, target: float, eps: float, basis: bool) -> Root:
+def _by_eigh(
+    a: Tensor,
+    noise: Tensor,
+    target: float,
+    eps: float,
+    basis: bool,
+    ritz: Callable[[Tensor], Tensor] | None,
+) -> Root:
     if basis:
         eigenvalues, vectors = torch.linalg.eigh(a)
     else:
         eigenvalues, vectors = torch.linalg.eigvalsh(a), a[:, :0]
-    lam = eigenvalues.double()
+    lam, noise = eigenvalues.double(), noise.expand(len(a))
+    if ritz is not None:
+        lam, noise = _refine(lam, vectors, noise, ritz)
     weight = soft_step(lam + eps, noise)  # a ridge above the noise makes every direction count
     distance = (((lam * weight + eps).clamp_min(0).sqrt() - target) ** 2).sum()
     error = _relative_error((lam + eps).clamp_min(0), noise)
@@ -79,6 +91,27 @@ def _by_eigh(a: Tensor, noise: Tensor, target: float, eps: float, basis: bool) -
     vectors.mul_(f.sqrt().to(a.dtype))  # V f V^T = (V f^(1/2)) (V f^(1/2))^T: half a product
     diagonal = (vectors.square() @ lam.to(a.dtype)).double()
     return Root(symmetric_product(vectors, a.dtype), diagonal, distance, error)
+
+
+def _refine(
+    lam: Tensor, vectors: Tensor, noise: Tensor, ritz: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (k,) and noise (k,) after a Rayleigh-Ritz step on the unsure directions, whose
+    vectors are turned in place.
+
+    The rows know what their Gram has squared away: u^T Xc is small for a small direction, but has
+    its digits. A batch with n near m has a few such directions (Marchenko-Pastur), a collapsed one
+    has many, and is left to float64. What remains is the part of large directions in u, a few eps:
+    it shifts lambda by eps sqrt(lambda lambda_max).
+    """
+    k, unit = len(lam), torch.finfo(vectors.dtype).eps
+    unsure = int((noise > 2 * UNSURE * lam).sum())  # ascending: the first ones
+    if not 0 < unsure <= UNSURE_SHARE * k or not bool(lam[0] > noise[0] / 8):
+        return lam, noise
+    exact, turn = torch.linalg.eigh(ritz(vectors[:, :unsure]))
+    vectors[:, :unsure] = vectors[:, :unsure] @ turn.to(vectors.dtype)
+    left = 4 * unit * (exact.clamp_min(0) * lam[-1]).sqrt()
+    return torch.cat([exact, lam[unsure:]]), torch.cat([left, noise[unsure:]])
 
 
 def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float, clones: bool) -> Root:

@@ -39,13 +39,30 @@ def forward(
     mean_square = (mean * mean).sum()
     row_noise = ROW_UNIT**2 * mean_square
 
+    def ritz(v: Tensor) -> Tensor:  # v^T S v (q, q) float64 of directions v (m, q), from Xc v
+        out = torch.zeros(v.shape[1], v.shape[1], dtype=torch.float64, device=z.device)
+        for start in range(0, z.shape[0], products.CHUNK):
+            part = slice(start, start + products.CHUNK)
+            b = (z[part].float() @ v).double() * scale[part, None] - mean @ v.double()
+            out.addmm_(b.mT, b, alpha=1 / z.shape[0])
+        return out
+
     def solve(dtype: torch.dtype) -> Root:
         plain = not normalize and unit == 1.0
         s = products.symmetric_product(
             z, dtype, transpose=True, scale=None if plain else scale, mean=mean
         ).div_(z.shape[0])
         noise = torch.maximum(noise_level(s, dtype), row_noise)
-        return inverse_root(s, noise, target=target, eps=ridge, solver=solver, basis=with_grad)
+        look = precision == "auto" and dtype == torch.float32 and _in_range(scale, normalize)
+        return inverse_root(
+            s,
+            noise,
+            target=target,
+            eps=ridge,
+            solver=solver,
+            basis=with_grad,
+            ritz=ritz if look else None,
+        )
 
     deep = double
     root = solve(torch.float64 if double else torch.float32)

@@ -13,6 +13,8 @@ that float32 will not do, the product is repeated in float64 from the scaled row
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,8 +36,9 @@ def forward(
         if scale is not None:
             if normalize:
                 c.mul_(scale.float()).mul_(scale.float()[:, None])
+            look = partial(_ritz, z, scale) if precision == "auto" else None
             state, error, offset = _solve(
-                c, m, scale, normalize, eps, solver, torch.float32, with_grad
+                c, m, scale, normalize, eps, solver, torch.float32, with_grad, ritz=look
             )
             enough = not bool(error > ACCEPTED_ERROR)
             if enough or (precision != "auto" and not bool(offset > 0.1)):
@@ -60,6 +63,7 @@ def _solve(
     root_dtype: torch.dtype,
     with_grad: bool,
     deep: bool = False,
+    ritz: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[State, Tensor, Tensor]:
     """State, estimated error, |mu|^2 as a share of the mean square. c = X X^T (n, n), consumed."""
     n = c.shape[0]
@@ -79,7 +83,14 @@ def _solve(
     lift = torch.maximum(g.diagonal().mean(dtype=torch.float64), 8 * noise)
     g.add_((lift / n).to(root_dtype))
     root = inverse_root(
-        g, noise, target=target, eps=ridge, solver=solver, basis=with_grad, clones=False
+        g,
+        noise,
+        target=target,
+        eps=ridge,
+        solver=solver,
+        basis=with_grad,
+        clones=False,
+        ritz=ritz,
     )
     null_distance = (math.sqrt(ridge) - target) ** 2
     distance = root.distance - ((lift + ridge).sqrt() - target) ** 2 + (m - n + 1) * null_distance
@@ -104,6 +115,17 @@ def _solve(
     if not normalize:
         a.diagonal().add_(2 / (n * unit))
     return State(value, a, scale, no_mean, deep_flag), root.error, offset
+
+
+def _ritz(z: Tensor, scale: Tensor, u: Tensor) -> Tensor:
+    """u^T G u (q, q) float64 of directions u (n, q), from u^T H D z by slices of columns."""
+    n, m = z.shape
+    left = ((u - u.mean(0)) * scale.float()[:, None]).mT  # (q, n)
+    out = torch.zeros(len(left), len(left), dtype=torch.float64, device=z.device)
+    for part in _columns(n, m):
+        b = (left @ z[:, part].float()).double()
+        out.addmm_(b, b.mT, alpha=1 / n)
+    return out
 
 
 def _scale_from_diagonal(c: Tensor, normalize: bool) -> Tensor | None:
