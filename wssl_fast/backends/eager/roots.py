@@ -53,18 +53,18 @@ def inverse_root(
     matrix, where they are equal entries). `ritz(u)` evaluates u^T a u (q, q) in float64 from the
     rows, not from a; eigh uses it on the few directions that a itself leaves unsure.
     """
-    finite = a.isfinite().all()
-    a.masked_fill_(~finite, 0.0)
+    finite = a.sum(dtype=torch.float64).isfinite()  # one pass; a sum keeps every NaN and infinity
+    if not bool(finite):
+        a.zero_()
     if resolve_solver(solver, a.device) == "eigh":
         root = _by_eigh(a, noise, target, eps, basis or ritz is not None, ritz)
     else:
         root = _by_newton_schulz(a, noise, target, eps, clones)
-    return Root(
-        root.inverse.masked_fill_(~finite, torch.nan),
-        root.diagonal,
-        torch.where(finite, root.distance, torch.nan),
-        torch.where(finite, root.error, 0.0),  # more digits do not help a NaN
-    )
+    if bool(finite):
+        return root
+    # more digits do not help a NaN: error 0
+    nan = torch.full_like(root.distance, torch.nan)
+    return Root(root.inverse.fill_(torch.nan), root.diagonal, nan, torch.zeros_like(nan))
 
 
 def _by_eigh(
