@@ -54,7 +54,7 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
         ),
         (
             "CUDA",
-            "PyTorch calls only in this version: correct, not fast, and they synchronise"
+            "PyTorch calls only in this version: they synchronise, and are untested here"
             if cuda
             else "no device found",
         ),
