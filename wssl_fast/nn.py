@@ -22,7 +22,27 @@ def _both_views(z_a: Tensor, z_b: Tensor | None) -> Tensor:
     return torch.cat([z_a, z_b], dim=-2)
 
 
-class WassersteinUniformityLoss(nn.Module):
+class _GaussianLoss(nn.Module):
+    """What the losses between Gaussians share: their settings, checked once."""
+
+    def __init__(
+        self, weight: float, squared: bool, eps: float, solver: str, precision: str
+    ) -> None:
+        super().__init__()
+        self.weight = checks.number("weight", weight, minimum=0.0)
+        self.squared = bool(squared)
+        self.eps = checks.number("eps", eps, minimum=0.0)
+        self.solver = checks.choice("solver", solver, checks.SOLVERS)
+        self.precision = checks.choice("precision", precision, checks.PRECISIONS)
+
+    def extra_repr(self) -> str:
+        return (
+            f"weight={self.weight:g}, squared={self.squared}, eps={self.eps:g}, "
+            f"solver={self.solver}, precision={self.precision}"
+        )
+
+
+class WassersteinUniformityLoss(_GaussianLoss):
     """`weight * W2` of one view, or of two concatenated; add it to the loss you train with.
 
     Args:
@@ -48,12 +68,7 @@ class WassersteinUniformityLoss(nn.Module):
         solver: str = "auto",
         precision: str = "auto",
     ) -> None:
-        super().__init__()
-        self.weight = checks.number("weight", weight, minimum=0.0)
-        self.squared = bool(squared)
-        self.eps = checks.number("eps", eps, minimum=0.0)
-        self.solver = checks.choice("solver", solver, checks.SOLVERS)
-        self.precision = checks.choice("precision", precision, checks.PRECISIONS)
+        super().__init__(weight, squared, eps, solver, precision)
 
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> Tensor:
         value = functional.wasserstein_uniformity(
@@ -64,12 +79,6 @@ class WassersteinUniformityLoss(nn.Module):
             precision=self.precision,
         )
         return self.weight * value
-
-    def extra_repr(self) -> str:
-        return (
-            f"weight={self.weight:g}, squared={self.squared}, eps={self.eps:g}, "
-            f"solver={self.solver}, precision={self.precision}"
-        )
 
 
 class UniformityLoss(nn.Module):
@@ -128,7 +137,7 @@ class AlignmentLoss(nn.Module):
         return f"alpha={self.alpha:g}, weight={self.weight:g}, normalize={self.normalize}"
 
 
-class FrechetLoss(nn.Module):
+class FrechetLoss(_GaussianLoss):
     """`weight * ` Frechet distance between two batches. See :func:`wssl_fast.frechet_distance`.
 
     Shape: x (..., n_x, m), y (..., n_y, m) -> (...).
@@ -149,12 +158,7 @@ class FrechetLoss(nn.Module):
         solver: str = "auto",
         precision: str = "auto",
     ) -> None:
-        super().__init__()
-        self.weight = checks.number("weight", weight, minimum=0.0)
-        self.squared = bool(squared)
-        self.eps = checks.number("eps", eps, minimum=0.0)
-        self.solver = checks.choice("solver", solver, checks.SOLVERS)
-        self.precision = checks.choice("precision", precision, checks.PRECISIONS)
+        super().__init__(weight, squared, eps, solver, precision)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         value = functional.frechet_distance(
@@ -166,6 +170,3 @@ class FrechetLoss(nn.Module):
             precision=self.precision,
         )
         return self.weight * value
-
-    def extra_repr(self) -> str:
-        return f"weight={self.weight:g}, squared={self.squared}, eps={self.eps:g}"

@@ -1,6 +1,6 @@
 """How uncertain are the eigenvalues of a Gram or covariance matrix? The measurement behind NOISE.
 
-python -m benchmarks.studies.gram_noise
+python -m benchmarks.studies.gram_noise        prints both tables, writes rows
 
 For spectra from flat to near-constant: the spectral norm of the rounding error of a float32
 C = X X^T / n, and the largest error of the lower half of the eigenvalues that float32 eigh then
@@ -9,19 +9,24 @@ of a few points, whose products round alike: the null eigenvalues of the covaria
 float64, in the same units.
 """
 
+import json
+from pathlib import Path
+
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import hardware, versions
 from wssl_fast.backends.eager.numerics import CLONES, NOISE
 from wssl_fast.backends.eager.products import row_statistics, symmetric_product
 
+ROWS = Path(__file__).parents[1] / "results" / "studies" / "gram_noise.jsonl"
 SHAPES = ((128, 2048), (512, 512), (512, 8192), (256, 32768))
 CLONED = ((221, 3), (265, 5), (289, 8), (2000, 4), (5000, 16), (20000, 8))
 SPECTRA = ("flat", "rank 12 + 1e-4", "large mean", "near-constant", "power law")
 
 
-def rows(name: str, n: int, m: int) -> torch.Tensor:
+def batch(name: str, n: int, m: int) -> torch.Tensor:
     """Raw float32 rows (n, m), seeded by shape."""
     g = torch.Generator().manual_seed(n + m)
     z = torch.randn(n, m, generator=g)
@@ -59,7 +64,7 @@ def clones(n: int, m: int, dtype: torch.dtype) -> float:
     points = torch.where(torch.tensor(m % 2 == 0), points, torch.eye(m))
     z = points[torch.arange(n) % (m // 2 if m % 2 == 0 else m)]
     scale, mean = row_statistics(z, normalize=True)
-    s = symmetric_product(z, dtype, transpose=True, scale=scale, mean=mean).double() / n
+    s = symmetric_product(z, dtype, covariance=True, scale=scale, mean=mean).double() / n
     x = z.double() * scale[:, None]
     sigma = torch.linalg.svdvals(x - x.mean(0))
     null = int((sigma < 1e-10 * sigma[0]).sum())
@@ -68,22 +73,27 @@ def clones(n: int, m: int, dtype: torch.dtype) -> float:
 
 
 def main() -> None:
+    rows: list[dict[str, object]] = []
     taken = NOISE[torch.float32]
     table = Table(title=f"float32, in units of eps |C|_F; the package takes {taken}")
     for column in ("n", "m", "spectrum", "error of C", "lower eigenvalues"):
         table.add_column(column)
     for n, m in SHAPES:
         for name in SPECTRA:
-            error, low = measure(rows(name, n, m))
+            error, low = measure(batch(name, n, m))
             table.add_row(str(n), str(m), name, f"{error:.2f}", f"{low:.2f}")
+            rows.append({"n": n, "m": m, "spectrum": name, "gram": error, "lower": low})
     Console().print(table)
     table = Table(title=f"clones, in units of eps |S|_F; the package takes {CLONES}")
     for column in ("n", "m", "float32", "float64"):
         table.add_column(column)
     for n, m in CLONED:
-        found = (f"{clones(n, m, dtype):.1f}" for dtype in (torch.float32, torch.float64))
-        table.add_row(str(n), str(m), *found)
+        single, double = (clones(n, m, dtype) for dtype in (torch.float32, torch.float64))
+        table.add_row(str(n), str(m), f"{single:.1f}", f"{double:.1f}")
+        rows.append({"n": n, "m": m, "spectrum": "clones", "float32": single, "float64": double})
     Console().print(table)
+    stamp = {"hardware": hardware(), "versions": versions()}
+    ROWS.write_text("".join(json.dumps(row | stamp) + "\n" for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

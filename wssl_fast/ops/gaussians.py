@@ -15,25 +15,10 @@ from torch import Tensor
 from wssl_fast.backends.eager import gaussians, moments
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.sqrtm import symmetric_part
+from wssl_fast.ops._distance import finish, slope
 from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
 Three = tuple[Tensor, Tensor, Tensor]
-
-
-def finish(squared_values: list[Tensor], squared: bool, dtype: torch.dtype) -> Tensor:
-    """W2^2 of each problem, clamped at 0, or its root, in the dtype of results. (b,)"""
-    value = stack(squared_values)
-    value = torch.where(value < 0, 0.0, value)
-    value = torch.where(value.isfinite(), value, torch.nan)
-    return (value if squared else value.sqrt()).to(dtype)
-
-
-def slope(grad: Tensor, value: Tensor, squared: bool) -> Tensor:
-    """Upstream gradient of W2^2 from that of the value; finite, and 0 slope terms, at W2 = 0."""
-    if squared:
-        return torch.where(value.isnan(), torch.nan, grad.double())
-    floor = torch.finfo(value.dtype).eps ** 0.5
-    return grad.double() / (2 * value.double().clamp_min(floor))
 
 
 def _covariance(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,7 @@
     w2_*(z (b,n,m), ...) -> value (b), weights (b,k,k), scale (b,n), mean (b,m or 0), deep (b)
 
 value is W2 or W2^2. The rest is what the backward needs besides z: the weights (n x n in the Gram
-formulation, m x m in the covariance formulation) and a few vectors. Gradients of W2 itself use the
-slope 1/(2 max(W2, sqrt(u))), u the unit of the dtype of the value: finite, and zero, at W2 = 0.
+formulation, m x m in the covariance formulation) and a few vectors.
 """
 
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import Tensor
 from wssl_fast.backends.eager import w2_covariance, w2_gram
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.state import State, weights_dtype
+from wssl_fast.ops._distance import finish, slope
 from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -33,11 +33,9 @@ def _forward(backend: ModuleType) -> Callable[..., Outputs]:
         with_grad: bool,
     ) -> Outputs:
         states = [backend.forward(x, normalize, eps, solver, precision, with_grad) for x in z]
-        value = stack([s.value for s in states]).clamp_min(0)
-        value = (value if squared else value.sqrt()).to(working_dtype(z))
         dtype = weights_dtype(z.dtype, precision)
         return (
-            value,
+            finish([s.value for s in states], squared, working_dtype(z)),
             stack([s.weights.to(dtype) for s in states]),
             stack([s.scale for s in states]),
             stack([s.mean for s in states]),
@@ -82,16 +80,12 @@ def _backward(backend: ModuleType) -> Callable[..., Tensor]:
         normalize: bool,
         squared: bool,
     ) -> Tensor:
-        coefficient = grad.double()
-        if not squared:
-            floor = torch.finfo(value.dtype).eps ** 0.5
-            coefficient = coefficient / (2 * value.double().clamp_min(floor))
         return stack(
             [
                 backend.backward(
                     z[i], State(value[i], weights[i], scale[i], mean[i], deep[i]), c, normalize
                 )
-                for i, c in enumerate(coefficient)
+                for i, c in enumerate(slope(grad, value, squared))
             ]
         )
 

@@ -64,7 +64,7 @@ def frechet_forward(x: Tensor, y: Tensor, eps: float, solver: str) -> BatchPair:
         o = o if tall else o.mT
         return BatchPair(gap + tx + ty - 2 * nuclear, o, o.mT)
     sx, sy = (
-        products.symmetric_product(a, torch.float64, transpose=True, mean=mean).div_(len(a))
+        products.symmetric_product(a, torch.float64, covariance=True, mean=mean).div_(len(a))
         for a, mean in ((x, mx), (y, my))
     )
     sx.diagonal().add_(eps)

@@ -19,7 +19,7 @@ def forward(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     dtype = working_dtype(z)
     scale, mean = products.row_statistics(z, normalize)
     s = products.symmetric_product(
-        z, dtype, transpose=True, scale=scale if normalize else None, mean=mean
+        z, dtype, covariance=True, scale=scale if normalize else None, mean=mean
     )
     return mean.to(dtype), s.div_(len(z))
 

@@ -18,31 +18,31 @@ def symmetric_product(
     z: Tensor,
     dtype: torch.dtype,
     *,
-    transpose: bool = False,
+    covariance: bool = False,
     scale: Tensor | None = None,
     mean: Tensor | None = None,
 ) -> Tensor:
-    """Y Y^T (n, n), or Y^T Y (m, m) when `transpose`; Y = diag(scale) z - 1 mean^T, accumulated
+    """Y Y^T (n, n), or Y^T Y (m, m) when `covariance`; Y = diag(scale) z - 1 mean^T, accumulated
     and returned in `dtype`. scale (n,) and mean (m,) are float64. No (n, m) copy is made."""
     if compiled(z):
         return native.symmetric_product(
-            z, covariance=transpose, scale=scale, mean=mean, dtype=dtype
+            z, covariance=covariance, scale=scale, mean=mean, dtype=dtype
         )
     if z.dtype == dtype and scale is None and mean is None:
-        return z.mT @ z if transpose else z @ z.mT
+        return z.mT @ z if covariance else z @ z.mT
     n, m = z.shape
-    k = m if transpose else n
+    k = m if covariance else n
     out = torch.zeros(k, k, dtype=dtype, device=z.device)
-    for start in range(0, n if transpose else m, CHUNK):
+    for start in range(0, n if covariance else m, CHUNK):
         part = slice(start, start + CHUNK)
-        y = z[part] if transpose else z[:, part]
+        y = z[part] if covariance else z[:, part]
         y = y.to(torch.float64 if scale is not None or mean is not None else dtype)
         if scale is not None:
-            y = y * (scale[part] if transpose else scale)[:, None]
+            y = y * (scale[part] if covariance else scale)[:, None]
         if mean is not None:
-            y = y - (mean if transpose else mean[part])
+            y = y - (mean if covariance else mean[part])
         y = y.to(dtype)
-        out.addmm_(y.mT, y) if transpose else out.addmm_(y, y.mT)
+        out.addmm_(y.mT, y) if covariance else out.addmm_(y, y.mT)
     return out
 
 

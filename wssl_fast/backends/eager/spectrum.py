@@ -32,7 +32,7 @@ def decompose(z: Tensor, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
     mean = z.double().mean(0) if centred else torch.zeros(m, dtype=torch.float64, device=z.device)
     scale = torch.full((n,), unit, dtype=torch.float64, device=z.device)
     c = products.symmetric_product(
-        z, torch.float64, transpose=not gram, scale=scale, mean=mean * unit if centred else None
+        z, torch.float64, covariance=not gram, scale=scale, mean=mean * unit if centred else None
     ).div_(n)
     finite = c.isfinite().all()
     noise = noise_level(torch.where(finite, c, 0.0), torch.float64)

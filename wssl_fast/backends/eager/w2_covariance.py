@@ -50,7 +50,7 @@ def forward(
     def solve(dtype: torch.dtype) -> Root:
         plain = not normalize and unit == 1.0
         s = products.symmetric_product(
-            z, dtype, transpose=True, scale=None if plain else scale, mean=mean
+            z, dtype, covariance=True, scale=None if plain else scale, mean=mean
         ).div_(z.shape[0])
         noise = torch.maximum(noise_level(s, dtype), row_noise)
         look = precision == "auto" and dtype == torch.float32 and _in_range(scale, normalize)
