@@ -107,10 +107,6 @@ def _solve(
         lifted = torch.where(lift > 0, lift * (lift + ridge).rsqrt(), 0.0) / n
         inner = n * (root.diagonal - lifted) + (a @ row_mean.to(a.dtype)).double()
         a.diagonal().sub_(inner.to(a.dtype))
-    if not deep:
-        # W z cancels the mean, A 1 = 0, in float32 to |A|_F |X|_F units; P has norm n
-        lost = torch.linalg.vector_norm(a, dtype=torch.float64) * (mean_square / n).sqrt()
-        deep_flag = lost * torch.finfo(torch.float32).eps > ACCEPTED_ERROR
     a.mul_(-2 / (n * math.sqrt(m)))
     if not normalize:
         a.diagonal().add_(2 / (n * unit))
