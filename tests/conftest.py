@@ -1,11 +1,18 @@
 """One seed a test, and no memory that happens to hold zeros."""
 
+import os
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+if not torch.cuda.is_available():  # read when Triton's kernels are first imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
+    torch.set_num_threads(1)
 
 import wssl_fast
 from tests.tolerances import value_tolerance

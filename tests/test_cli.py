@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wssl_fast import cli
-from wssl_fast.backends import native
+from wssl_fast.backends import choice, native
 
 run = CliRunner().invoke
 
@@ -31,3 +31,10 @@ def test_report_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wrong_shape_is_refused() -> None:
     assert run(cli.app, ["doctor", "--n", "0"]).exit_code == 2
+
+
+def test_report_says_what_triton_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = dict(cli.report(8, 8))
+    assert rows["backend"].startswith("auto asked for: ")
+    monkeypatch.setattr(choice, "why_no_triton", lambda: "Triton is not installed (pip install x)")
+    assert "pip install" in dict(cli.report(8, 8))["Triton"]

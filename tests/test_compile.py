@@ -26,9 +26,10 @@ def other(x: Tensor) -> Tensor:
 
 
 WIDE, TALL, VECTORS = (2, 6, 9), (2, 9, 6), (2, 6)
+NEWTON_SCHULZ = ("newton_schulz", "highest", True, "auto")
 OPERATORS: dict[str, Callable[[], tuple[object, ...]]] = {
-    "w2_gram": lambda: (rows(*WIDE), True, False, 0.0, "eigh", "auto", True),
-    "w2_covariance": lambda: (rows(*TALL), True, True, 1e-3, "newton_schulz", "highest", True),
+    "w2_gram": lambda: (rows(*WIDE), True, False, 0.0, "eigh", "auto", True, "auto"),
+    "w2_covariance": lambda: (rows(*TALL), True, True, 1e-3, *NEWTON_SCHULZ),
     "uniformity": lambda: (rows(*WIDE), 2.0, True, True),
     "alignment": lambda: (rows(*WIDE), other(rows(*WIDE)), 2.0, True),
     "batch_covariance": lambda: (rows(*TALL), True),

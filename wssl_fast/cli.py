@@ -1,5 +1,6 @@
 """The command `wssl-fast`."""
 
+import importlib.metadata
 import platform
 import sys
 from typing import Annotated
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import wssl_fast
-from wssl_fast.backends import native
+from wssl_fast.backends import choice, native
 from wssl_fast.backends.eager.roots import resolve_solver
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=wssl_fast.__doc__)
@@ -41,7 +42,7 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
     k = min(n, m)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    solver = resolve_solver("auto", device)
+    solver, asked = resolve_solver("auto", device), choice.requested()
     root = "LAPACK is fastest on a CPU" if solver == "eigh" else "matrix products alone"
     return [
         ("wssl_fast", wssl_fast.__version__),
@@ -52,12 +53,8 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
             "compiled CPU part",
             native.why_missing() or f"present, {native.instruction_sets()[-1]}",
         ),
-        (
-            "CUDA",
-            "PyTorch calls only in this version: they synchronise, and are untested here"
-            if cuda
-            else "no device found",
-        ),
+        ("Triton", _triton(cuda)),
+        ("backend", f"{asked} asked for: {choice.resolve(asked, device)}"),
         (
             f"auto at {n} x {m}",
             f"{'Gram' if gram else 'covariance'} formulation (n {'<=' if gram else '>'} m), "
@@ -65,6 +62,20 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
             "asks for it",
         ),
     ]
+
+
+def _triton(cuda: bool) -> str:
+    """Version, and what the kernels would be planned for; or why there are none."""
+    missing = choice.why_no_triton()
+    if missing:
+        return missing + (": CUDA tensors go through PyTorch calls, which wait" if cuda else "")
+    version = importlib.metadata.version("triton")
+    if not cuda:
+        return f"{version}; no CUDA device: its kernels run here in tests alone"
+    from wssl_fast.backends.triton import dispatch
+
+    target = dispatch.target_of(torch.device("cuda"))
+    return f"{version}; {target.name}, {target.programs} multiprocessors, tiles of table.json"
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wssl_fast import _checks as checks
+from wssl_fast.backends import choice
 from wssl_fast.ops import gaussians, pairwise, spectrum, sqrtm, w2
 
 
@@ -53,7 +54,8 @@ def wasserstein_uniformity(
         precision: `auto`: float32, repeated in float64 only where the spectrum needs it, so that
             directions down to 3e-5 of the largest singular value are pushed rightly. `double`:
             float64 inside, down to 1e-6. `highest`, `high`, `medium`: one float32 pass, right
-            to 1e-3 on directions above 1e-2 (a CPU computes all three in float32).
+            to 1e-3 on directions above 1e-2 (a CPU computes all three in float32; on a GPU `high`
+            and `medium` round float32 rows to 16 bits for the Gram matrix: docs/gpu.md).
 
     Returns:
         (...), float32, or float64 for float64 input.
@@ -82,8 +84,9 @@ def wasserstein_uniformity(
     precision = checks.choice("precision", precision, checks.PRECISIONS)
     operator = w2.gram if z.shape[-2] <= z.shape[-1] else w2.covariance
     value: Tensor = operator(
-        _fold(z), bool(normalize), bool(squared), eps, solver, precision, _wants_grad(z)
-    )[0]
+        _fold(z), bool(normalize), bool(squared), eps, solver, precision, _wants_grad(z),
+        choice.requested(),
+    )[0]  # fmt: skip
     return value.reshape(z.shape[:-2])
 
 
@@ -111,7 +114,9 @@ def uniformity(z: Tensor, *, t: float = 2.0, normalize: bool = True) -> Tensor:
     """
     z = checks.rows("z", z, minimum_rows=2)
     t = checks.number("t", t, minimum=0.0, exclusive=True)
-    value: Tensor = pairwise.uniformity(_fold(z), t, bool(normalize), _wants_grad(z))[0]
+    value: Tensor = pairwise.uniformity(
+        _fold(z), t, bool(normalize), _wants_grad(z), choice.requested()
+    )[0]
     return value.reshape(z.shape[:-2])
 
 

@@ -1,6 +1,7 @@
 """Operators `uniformity` (L_U) and `alignment`.
 
-uniformity(z (b,n,m), t, normalize, with_grad) -> value (b), moments (b,n,m), scale (b,n), total (b)
+uniformity(z (b,n,m), t, normalize, with_grad, backend)
+    -> value (b), moments (b,n,m), scale (b,n), total (b,2), shift (b,n)
 alignment(x (b,n,m), y (b,n,m), alpha, normalize) -> value (b)
 """
 
@@ -9,46 +10,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wssl_fast.backends import choice
 from wssl_fast.backends.eager import alignment as alignment_backend
 from wssl_fast.backends.eager import uniformity as uniformity_backend
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.uniformity import PairSums
 from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
 
+Sums = tuple[Tensor, ...]
+
 
 def _uniformity(
-    z: Tensor, t: float, normalize: bool, with_grad: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    z: Tensor, t: float, normalize: bool, with_grad: bool, backend: str = "auto"
+) -> Sums:
+    if choice.resolve(backend, z.device) == "triton":
+        from wssl_fast.backends.triton import uniformity as kernels
+
+        return tuple(kernels.forward(z, t, normalize, with_grad))
     sums = [uniformity_backend.forward(x, t, normalize, with_grad) for x in z]
-    return (
-        stack([s.value for s in sums]).to(working_dtype(z)),
-        stack([s.moments for s in sums]),
-        stack([s.scale for s in sums]),
-        stack([s.total for s in sums]),
-    )
+    value, *kept = (stack(list(field)) for field in zip(*sums, strict=True))
+    return (value.to(working_dtype(z)), *kept)
 
 
 def _uniformity_fake(
-    z: Tensor, t: float, normalize: bool, with_grad: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    z: Tensor, t: float, normalize: bool, with_grad: bool, backend: str = "auto"
+) -> Sums:
     b, n, m = z.shape
     moments = (b, n, m) if with_grad else (b, 0, 0)
     return (
         z.new_empty(b, dtype=working_dtype(z)),
         z.new_empty(moments, dtype=working_dtype(z)),
         z.new_empty(b, n, dtype=torch.float64),
-        z.new_empty(b, dtype=torch.float64),
+        z.new_empty(b, 2, dtype=torch.float64),
+        z.new_empty(b, n if with_grad else 0, dtype=torch.float64),
     )
 
 
 def _uniformity_backward(
-    grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, t: float,
-    normalize: bool,
+    grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, shift: Tensor,
+    t: float, normalize: bool, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
+    if choice.resolve(backend, z.device) == "triton":
+        from wssl_fast.backends.triton import uniformity as kernels
+
+        return kernels.backward(grad, z, moments, scale, total, shift, t, normalize)
     return stack(
         [
             uniformity_backend.backward(
-                z[i], PairSums(g, moments[i], scale[i], total[i]), g, t, normalize
+                z[i], PairSums(g, moments[i], scale[i], total[i], shift[i]), g, t, normalize
             )
             for i, g in enumerate(grad.double())
         ]
@@ -56,21 +65,21 @@ def _uniformity_backward(
 
 
 def _uniformity_backward_fake(
-    grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, t: float,
-    normalize: bool,
+    grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, shift: Tensor,
+    t: float, normalize: bool, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     return z.new_empty(z.shape)
 
 
 uniformity = define(
-    "uniformity(Tensor z, float t, bool normalize, bool with_grad) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    'uniformity(Tensor z, float t, bool normalize, bool with_grad, str backend="auto") '
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _uniformity,
     _uniformity_fake,
 )
 _uniformity_backward_op = define(
     "uniformity_backward(Tensor grad, Tensor z, Tensor moments, Tensor scale, Tensor total, "
-    "float t, bool normalize) -> Tensor",
+    'Tensor shift, float t, bool normalize, str backend="auto") -> Tensor',
     _uniformity_backward,
     _uniformity_backward_fake,
 )
@@ -78,13 +87,12 @@ _uniformity_backward_op = define(
 
 def _uniformity_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(inputs[0], *output[1:])
-    ctx.t, ctx.normalize = inputs[1:3]
+    ctx.t, ctx.normalize, _, ctx.backend = inputs[1:]
 
 
 def _uniformity_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-    z, moments, scale, total = ctx.saved_tensors
-    dz = _uniformity_backward_op(grad, z, moments, scale, total, ctx.t, ctx.normalize)
-    return dz, None, None, None
+    dz = _uniformity_backward_op(grad, *ctx.saved_tensors, ctx.t, ctx.normalize, ctx.backend)
+    return dz, None, None, None, None
 
 
 differentiate(uniformity, _uniformity_context, _uniformity_autograd)

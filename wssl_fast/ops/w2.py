@@ -2,7 +2,8 @@
 
     w2_*(z (b,n,m), ...) -> value (b), weights (b,k,k), scale (b,n), mean (b,m or 0), deep (b)
 
-value is W2 or W2^2. The rest is what the backward needs besides z: the weights (n x n in the Gram
+`backend` is what was asked for; backends/choice.py says what that means for a device. value is W2
+or W2^2. The rest is what the backward needs besides z: the weights (n x n in the Gram
 formulation, m x m in the covariance formulation) and a few vectors.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wssl_fast.backends import choice
 from wssl_fast.backends.eager import w2_covariance, w2_gram
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.state import State, weights_dtype
@@ -22,7 +24,14 @@ from wssl_fast.ops._library import define, differentiate, forbid_double_backward
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _forward(backend: ModuleType) -> Callable[..., Outputs]:
+def _by_triton(backend: str, solver: str, z: Tensor) -> bool:
+    """Whether the kernels compute this: eigh is PyTorch's on every device."""
+    return solver != "eigh" and choice.resolve(backend, z.device) == "triton"
+
+
+def _forward(module: ModuleType) -> Callable[..., Outputs]:
+    gram = module is w2_gram
+
     def implementation(
         z: Tensor,
         normalize: bool,
@@ -31,8 +40,13 @@ def _forward(backend: ModuleType) -> Callable[..., Outputs]:
         solver: str,
         precision: str,
         with_grad: bool,
+        backend: str,
     ) -> Outputs:
-        states = [backend.forward(x, normalize, eps, solver, precision, with_grad) for x in z]
+        if _by_triton(backend, solver, z):
+            from wssl_fast.backends.triton import w2 as kernels
+
+            return kernels.forward(z, normalize, squared, eps, precision, with_grad, not gram)
+        states = [module.forward(x, normalize, eps, solver, precision, with_grad) for x in z]
         dtype = weights_dtype(z.dtype, precision)
         return (
             finish([s.value for s in states], squared, working_dtype(z)),
@@ -54,6 +68,7 @@ def _fake(gram: bool) -> Callable[..., Outputs]:
         solver: str,
         precision: str,
         with_grad: bool,
+        backend: str,
     ) -> Outputs:
         b, n, m = z.shape
         k = 0 if not with_grad else n if gram else m
@@ -68,7 +83,9 @@ def _fake(gram: bool) -> Callable[..., Outputs]:
     return fake
 
 
-def _backward(backend: ModuleType) -> Callable[..., Tensor]:
+def _backward(module: ModuleType) -> Callable[..., Tensor]:
+    gram = module is w2_gram
+
     def implementation(
         grad: Tensor,
         value: Tensor,
@@ -79,10 +96,18 @@ def _backward(backend: ModuleType) -> Callable[..., Tensor]:
         deep: Tensor,
         normalize: bool,
         squared: bool,
+        solver: str,
+        backend: str,
     ) -> Tensor:
+        if _by_triton(backend, solver, z):
+            from wssl_fast.backends.triton import w2 as kernels
+
+            return kernels.backward(
+                grad, value, z, weights, scale, mean, deep, normalize, squared, not gram
+            )
         return stack(
             [
-                backend.backward(
+                module.backward(
                     z[i], State(value[i], weights[i], scale[i], mean[i], deep[i]), c, normalize
                 )
                 for i, c in enumerate(slope(grad, value, squared))
@@ -102,34 +127,37 @@ def _fake_backward(
     deep: Tensor,
     normalize: bool,
     squared: bool,
+    solver: str,
+    backend: str,
 ) -> Tensor:
     return z.new_empty(z.shape)
 
 
-def _register(name: str, backend: ModuleType) -> Callable[..., Outputs]:
+def _register(name: str, module: ModuleType) -> Callable[..., Outputs]:
     operator = define(
         f"{name}(Tensor z, bool normalize, bool squared, float eps, str solver, str precision, "
-        "bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        _forward(backend),
-        _fake(gram=backend is w2_gram),
+        "bool with_grad, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        _forward(module),
+        _fake(gram=module is w2_gram),
     )
     operator_backward = define(
         f"{name}_backward(Tensor grad, Tensor value, Tensor z, Tensor weights, Tensor scale, "
-        "Tensor mean, Tensor deep, bool normalize, bool squared) -> Tensor",
-        _backward(backend),
+        "Tensor mean, Tensor deep, bool normalize, bool squared, str solver, str backend) "
+        "-> Tensor",
+        _backward(module),
         _fake_backward,
     )
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
         ctx.save_for_backward(inputs[0], *output)
         ctx.normalize, ctx.squared = inputs[1:3]
+        ctx.solver, ctx.backend = inputs[4], inputs[7]
 
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
         z, value, weights, scale, mean, deep = ctx.saved_tensors
-        dz = operator_backward(
-            grad, value, z, weights, scale, mean, deep, ctx.normalize, ctx.squared
-        )
-        return dz, None, None, None, None, None, None
+        saved = (value, z, weights, scale, mean, deep)
+        how = (ctx.normalize, ctx.squared, ctx.solver, ctx.backend)
+        return operator_backward(grad, *saved, *how), *(None,) * 7
 
     differentiate(operator, setup_context, backward)
     forbid_double_backward(operator_backward, "wasserstein_uniformity")

@@ -32,7 +32,9 @@ class PairSums(NamedTuple):
     scale: Tensor
     """1/|z_i|, or ones on raw rows, float64. (n,)"""
     total: Tensor
-    """sum_{i<j} e_ij over the same shift as V, float64. ()"""
+    """M and sum_{i<j} e_ij, e relative to exp(M), as (sum, M), float64. (2,)"""
+    shift: Tensor
+    """V_i is relative to exp(shift_i), float64; empty when no gradient is wanted. (n,)"""
 
 
 def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
@@ -68,12 +70,15 @@ def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
     value = total.log() - shift - torch.log(torch.tensor(n * (n - 1) / 2, dtype=torch.float64))
     if with_grad and not normalize:
         moments.sub_(sums.to(x.dtype)[:, None] * x)
-    return PairSums(value, moments, scale, total)
+    # one shift for all: V and the sum are relative to the same
+    none = torch.zeros_like(total)
+    shifts = torch.zeros_like(scale if with_grad else scale[:0])
+    return PairSums(value, moments, scale, torch.stack([total, none]), shifts)
 
 
 def backward(z: Tensor, sums: PairSums, grad: Tensor, t: float, normalize: bool) -> Tensor:
     """grad * dL_U/dz, in the dtype of z. grad () float64."""
-    c = grad * (2 * t) / sums.total
+    c = grad * (2 * t) / sums.total[0]
     if not normalize:
         return (c * sums.moments).to(z.dtype)
     out = sums.moments.clone()

@@ -1,0 +1,1 @@
+"""GPU kernels: what the compilers make of them, what they should cost, what they cost."""

@@ -1,0 +1,111 @@
+"""`python -m benchmarks.gpu`: the tests and the measurements that need a CUDA machine.
+
+    run      build in place, tests, sweep, table of targets: what `make gpu` does
+    sweep    the sweep and the table alone
+    targets  the table again, from rows
+    tune     tiles for this machine's architecture: regenerates its part of table.json
+
+Rows, log and test report go to --out: $OUT if that is set, else build/gpu. `--dry` prints the plan.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu import plan, rows, stages, targets
+from benchmarks.gpu.supervise import parse_steps
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if all went well; 1 if tests failed; 2 if there is no GPU; 3 if a worker lost it."""
+    options = _parser().parse_args(arguments)
+    if options.command == "targets":
+        print(targets.table(targets.verdicts(rows.read(options.rows))))
+        return 0
+    deadline = options.deadline or time.time() + options.seconds
+    shapes = tuple(options.shape)
+    place = stages.Place(options.out.resolve(), deadline, options.device, shapes)
+    if options.dry:
+        print(plan.describe(place.cases()))
+        return 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device: nothing measured (--dry prints the plan)", file=sys.stderr)
+        return 2
+    if options.device == "cuda":
+        os.environ.pop("TRITON_INTERPRET", None)  # real kernels, in every process started here
+    return _dispatch(options, place)
+
+
+def _dispatch(options: argparse.Namespace, place: stages.Place) -> int:
+    if options.command == "run":
+        return stages.everything(place, options.tests)
+    if options.command == "sweep":
+        stages.fresh(place)
+        stages.sweep(place)
+        return 0
+    if options.command == "tune":
+        return stages.tune(place, _tune_arguments(options))
+    if options.command == "warm":
+        stages.warm_part(place, options.part, options.parts)
+        return 0
+    skipped = parse_steps(options.skip)
+    if options.command == "worker":
+        return stages.work(place, skipped)
+    return stages.tune_work(place, skipped, options.kernel, options.product, options.size)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(dry=False)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{run,sweep,targets,tune}"
+    )
+    again = commands.add_parser("targets")
+    again.add_argument("rows", type=Path)
+    for name in ("run", "sweep", "tune", "worker", "warm", "tune-worker"):  # the last three inside
+        command = commands.add_parser(name)
+        default = Path(os.environ.get("OUT") or "build/gpu")
+        command.add_argument("--out", type=Path, default=default)
+        command.add_argument("--seconds", type=float, default=stages.SECONDS)
+        command.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
+        command.add_argument("--device", default="cuda", help="cpu: a rehearsal, with --shape")
+        command.add_argument("--shape", action="append", default=[], help="as '48x80 float32'")
+        command.add_argument("--skip", help=argparse.SUPPRESS)
+        if name in ("run", "sweep"):
+            command.add_argument("--dry", action="store_true", help="print the plan alone")
+        if name == "run":
+            command.add_argument("--tests", nargs="*", default=list(stages.TESTS))
+        if name == "warm":
+            command.add_argument("--part", type=int, required=True)
+            command.add_argument("--parts", type=int, required=True)
+        if name.startswith("tune"):
+            command.add_argument("--kernel", action="append", default=[])
+            command.add_argument("--product", action="append", default=[])
+            command.add_argument("--size", action="append", default=[], help="a limit, or any")
+    return parser
+
+
+def _tune_arguments(options: argparse.Namespace) -> list[str]:
+    return [
+        part
+        for name in ("kernel", "product", "size")
+        for value in getattr(options, name)
+        for part in (f"--{name}", value)
+    ]
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # a process that lost its device may hang on its way out
+    os._exit(code) if code == 3 else sys.exit(code)

@@ -1,0 +1,220 @@
+"""The ratios aimed at on a GPU, from the rows of one run: hit, missed, or why there is no ratio."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.gpu import providers as p
+from benchmarks.gpu.plan import LARGE_SHAPES, LITERAL_SHAPES, MEMORY_SHAPE, TARGET_SHAPES
+from benchmarks.gpu.rates import DENSE
+from benchmarks.gpu.rows import row
+from benchmarks.gpu.sweep import BOTH, GRAPH, PLAIN
+
+Row = Mapping[str, object]
+Shape = tuple[int, int]
+
+DTYPE = "bfloat16"
+FACTOR_COMPOSED, FACTOR_BARLOW, FACTOR_LITERAL = 2.0, 5.0, 1000.0
+SHARE_OF_DENSE = 0.6
+MEMORY_LIMIT = 8.0
+AUTO_LIMIT = 1.05
+LITERAL_SHAPE = (512, 8192)
+# half-precision products that make one product: fp16x3 of the root, and bfloat16 rows with weights
+# of three bfloat16 pieces in the backward (costs.py)
+ROOT_PIECES, BACKWARD_PIECES = 3, 3
+
+
+class UnmeasuredError(Exception):
+    """A row that a target needs is missing; says which and why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    case: str
+    what: str
+    measured: str
+    aim: str
+    verdict: str
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """Every target, of rows of one run."""
+    red = tests_failed(rows)
+    found = []
+    for case, what, unit, least, limit, ratio in _targets():
+        aim = f"{'>=' if least else '<='} {limit:g}{unit}"
+        try:
+            value = ratio(rows)
+        except UnmeasuredError as why:
+            found.append(Verdict(case, what, "", aim, f"not measured: {why}"))
+            continue
+        hit = value >= limit if least else value <= limit
+        verdict = f"withheld: {red}" if red else "hit" if hit else "missed"
+        found.append(Verdict(case, what, f"{value:.3g}{unit}", aim, verdict))
+    return found
+
+
+def table(found: Sequence[Verdict]) -> str:
+    """As text, a line each, and a count."""
+    lines = [("case", "ratio", "measured", "target", "")]
+    lines += [(v.case, v.what, v.measured, v.aim, v.verdict) for v in found]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    text = [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[4]])
+        for line in lines
+    ]
+    hits = sum(v.verdict == "hit" for v in found)
+    missed = sum(v.verdict == "missed" for v in found)
+    text.append(f"{hits} hit, {missed} missed, {len(found) - hits - missed} without a verdict")
+    return "\n".join(line.rstrip() for line in text)
+
+
+def tests_failed(rows: Sequence[Row]) -> str | None:
+    """What the tests of the run said, if they failed: then no ratio counts."""
+    failed = [row["wrong"] for row in rows if row.get("group") == "tests" and row.get("wrong")]
+    return f"tests {failed[-1]}" if failed else None
+
+
+def literal_at(rows: Sequence[Row], shape: Shape = LITERAL_SHAPE) -> tuple[float, float]:
+    """Milliseconds of the paper's loss at `shape`, and the exponent of m that took it there from
+    the two shapes at which it was timed."""
+    (n, small), (_, large) = LITERAL_SHAPES
+    low = best(rows, (n, small), (p.LITERAL,), call=PLAIN)
+    high = best(rows, (n, large), (p.LITERAL,), call=PLAIN)
+    exponent = math.log(high / low) / math.log(large / small)
+    return high * (shape[1] / large) ** exponent, exponent
+
+
+def extrapolated(rows: Sequence[Row]) -> dict[str, object] | None:
+    """A row of the paper's loss at LITERAL_SHAPE, marked as extrapolated; None if not timed."""
+    try:
+        found, exponent = literal_at(rows)
+    except UnmeasuredError:
+        return None
+    return row(
+        group="sweep",
+        tier="paper",
+        shape=list(LITERAL_SHAPE),
+        dtype=DTYPE,
+        mode=BOTH,
+        provider=p.LITERAL,
+        call=PLAIN,
+        rounds=0,
+        p50_ms=round(found, 3),
+        extrapolated=True,
+        note=f"extrapolated from m = {' and '.join(str(m) for _, m in LITERAL_SHAPES)}, "
+        f"time ~ m^{exponent:.2f}",
+    )
+
+
+def best(
+    rows: Sequence[Row], shape: Shape, names: Sequence[str], *, call: str | None, dtype: str = DTYPE
+) -> float:
+    """Milliseconds of the fastest of `names`, forward and backward, that was timed."""
+    mine = _rows_of(rows, shape, names, dtype)
+    timed = [
+        float(row["p50_ms"])  # type: ignore[arg-type]
+        for row in mine
+        if row.get("mode") == BOTH
+        and row.get("p50_ms") is not None
+        and not row.get("extrapolated")
+        and call in (None, row.get("call"))
+    ]
+    if timed:
+        return min(timed)
+    where = f"{' or '.join(names)} at {shape[0]} x {shape[1]}" + (f" ({call})" if call else "")
+    reasons = [row.get("error") or row.get("wrong") or row.get("skipped") for row in mine]
+    why = next((str(reason) for reason in reasons if reason), None)
+    raise UnmeasuredError(f"{where}: {why}" if why else f"no row of {where}")
+
+
+def _rows_of(rows: Sequence[Row], shape: Shape, names: Sequence[str], dtype: str) -> list[Row]:
+    return [
+        row
+        for row in rows
+        if row.get("shape") == list(shape)
+        and row.get("dtype") == dtype
+        and (row.get("provider") in names or (row.get("provider") is None and row.get("skipped")))
+    ]
+
+
+Ratio = Callable[[Sequence[Row]], float]
+
+
+def _targets() -> Iterator[tuple[str, str, str, bool, float, Ratio]]:
+    """Case, what, unit, whether at least, limit, ratio. Graph means both sides under one."""
+    compositions = (p.COMPOSED, p.COMPILED)
+    barlow = (p.BARLOW, p.BARLOW_AUTOCAST)
+    for shape in TARGET_SHAPES:
+        case = f"{shape[0]} x {shape[1]} {DTYPE}"
+        what = "faster than the best PyTorch composition, graph"
+        yield case, what, "x", True, FACTOR_COMPOSED, _faster(shape, compositions, GRAPH)
+        what = "cheaper than the cheapest Barlow Twins on the same rows, graph"
+        yield case, what, "x", True, FACTOR_BARLOW, _faster(shape, barlow, GRAPH)
+        what = "auto over highest on a healthy batch, graph"
+        yield case, what, "x", False, AUTO_LIMIT, _auto_over_highest(shape)
+    n, m = LITERAL_SHAPE
+    what = f"faster than the paper's loss extrapolated from {LITERAL_SHAPES[-1][1]}, plain"
+    yield f"{n} x {m} {DTYPE}", what, "x", True, FACTOR_LITERAL, _over_literal
+    for shape in LARGE_SHAPES:
+        case = f"{shape[0]} x {shape[1]} {DTYPE}"
+        what = "of the measured dense rate, products counted in full, graph"
+        yield case, what, "", True, SHARE_OF_DENSE, _share_of_dense(shape)
+    for dtype in (DTYPE, "float32"):
+        case = f"{MEMORY_SHAPE[0]} x {MEMORY_SHAPE[1]} {dtype}"
+        what = "peak memory beyond input and gradient, in n^2 floats"
+        yield case, what, "", False, MEMORY_LIMIT, _memory(dtype)
+
+
+def _faster(shape: Shape, names: Sequence[str], call: str) -> Ratio:
+    return lambda rows: (
+        best(rows, shape, names, call=call) / best(rows, shape, (p.OURS,), call=call)
+    )
+
+
+def _auto_over_highest(shape: Shape) -> Ratio:
+    return lambda rows: (
+        best(rows, shape, (p.OURS,), call=GRAPH) / best(rows, shape, (p.HIGHEST,), call=GRAPH)
+    )
+
+
+def _over_literal(rows: Sequence[Row]) -> float:
+    return literal_at(rows)[0] / best(rows, LITERAL_SHAPE, (p.OURS,), call=PLAIN)
+
+
+def counted_flops(n: int, m: int) -> float:
+    """Flops of bfloat16 rows, n <= m, forward and backward: all pieces of the products, symmetric
+    ones counted in full."""
+    return ROOT_PIECES * p.root_flops(n) + (1 + BACKWARD_PIECES) * 2.0 * n * n * m
+
+
+def _share_of_dense(shape: Shape) -> Ratio:
+    def share(rows: Sequence[Row]) -> float:
+        rates = [
+            float(row["rate"])  # type: ignore[arg-type]
+            for row in rows
+            if row.get("provider") == DENSE and row.get("dtype") == DTYPE and row.get("rate")
+        ]
+        if not rates:
+            raise UnmeasuredError(f"no row of the {DTYPE} {DENSE}")
+        seconds = best(rows, shape, (p.OURS,), call=GRAPH) / 1e3
+        return counted_flops(*shape) / seconds / (rates[-1] * 1e12)
+
+    return share
+
+
+def _memory(dtype: str) -> Ratio:
+    def floats(rows: Sequence[Row]) -> float:
+        n, m = MEMORY_SHAPE
+        peaks = [
+            int(row["peak_bytes"])  # type: ignore[call-overload]
+            for row in _rows_of(rows, MEMORY_SHAPE, (p.OURS,), dtype)
+            if row.get("peak_bytes") is not None
+        ]
+        if not peaks:
+            best(rows, MEMORY_SHAPE, (p.OURS,), call=PLAIN, dtype=dtype)  # says why
+            raise UnmeasuredError("no peak memory in the row")
+        itemsize = 4 if dtype == "float32" else 2
+        return (peaks[-1] - n * m * itemsize) / (4 * n * n)
+
+    return floats

@@ -1,0 +1,84 @@
+"""Which backend computes: asked for by name, or `auto`.
+
+    eager    PyTorch calls, with csrc/cpu on a CPU where it is built: any device
+    triton   Triton kernels: CUDA tensors; CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)
+
+`auto` takes triton for CUDA tensors where Triton can be imported, else eager. A backend that was
+asked for by name and cannot run is an error that says what is missing.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+BACKENDS = ("auto", "eager", "triton")
+_requested = [os.environ.get("WSSL_FAST_BACKEND", "auto")]
+
+
+def requested() -> str:
+    """The backend asked for with `use` or the environment variable WSSL_FAST_BACKEND."""
+    return _requested[-1]
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Operators called inside run on the named backend, their backward too.
+
+    For the whole process: threads share the choice.
+
+    >>> import wssl_fast as wf
+    >>> with use("eager"):
+    ...     wf.wasserstein_uniformity(torch.ones(8, 4))
+    tensor(1.4142)
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend: {name!r} given, one of {', '.join(BACKENDS)} expected")
+    _requested.append(name)
+    try:
+        yield
+    finally:
+        _requested.pop()
+
+
+@cache
+def why_no_triton() -> str:
+    """Why Triton's kernels cannot be used at all; empty when they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (pip install 'wssl-fast[gpu]', Linux)"
+    return ""
+
+
+def resolve(name: str, device: torch.device) -> str:
+    """`eager` or `triton`: what runs tensors on `device` when `name` is asked for.
+
+    Raises:
+        RuntimeError: `triton` was asked for by name and cannot run there.
+        ValueError: the environment variable names no backend.
+    """
+    if name not in BACKENDS:
+        raise ValueError(
+            f"WSSL_FAST_BACKEND: {name!r} given, one of {', '.join(BACKENDS)} expected"
+        )
+    if name == "eager" or (name == "auto" and device.type != "cuda"):
+        return "eager"
+    missing = why_no_triton()
+    if not missing and device.type != "cuda" and not _interpreting():
+        missing = (
+            f"its kernels take CUDA tensors, {device.type} given (set TRITON_INTERPRET=1 before "
+            "the first use to run them in Triton's interpreter)"
+        )
+    if not missing:
+        return "triton"
+    if name == "auto":
+        return "eager"
+    raise RuntimeError(f"backend triton was asked for by name: {missing}")
+
+
+def _interpreting() -> bool:
+    from wssl_fast.backends.triton.launch import interpreting
+
+    return interpreting()
