@@ -54,17 +54,18 @@ def test_every_kernel_compiles_without_spills(architecture: str, tmp_path: Path)
     }
     assert not wrong
     assert done.returncode == 0
-    assert {row["kernel"] for row in rows} == names()
+    assert {row["kernel"] for row in rows} == names(architecture)
 
 
-def names() -> set[str]:
+def names(architecture: str) -> set[str]:
     """Kernels that have a grid: by the house's names, those that end in _kernel."""
-    found = set()
+    found: set[str] = set()
     for path in Path(kernels.__path__[0]).glob("*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.endswith("_kernel"):
                 found.add(node.name)
-    return found
+    # the small root was tried on NVIDIA's alone; its problems go to the large one elsewhere
+    return found - ({"newton_schulz_small_kernel"} if architecture.startswith("gfx") else set())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -78,7 +79,7 @@ def test_every_row_of_the_table_is_used(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel_is_reached(architecture: str) -> None:
     reached = {launch.kernel.fn.__name__ for launch in specimens.launches(target(architecture))}
-    assert reached == names()
+    assert reached == names(architecture)
 
 
 def row(**changes: Any) -> Row:

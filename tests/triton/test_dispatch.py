@@ -24,8 +24,9 @@ def test_rows_ascend_and_end_without_a_limit(
     name: str, kernel: str, product: str, rows: list[list[object]]
 ) -> None:
     limits = [limit for limit, _ in rows]
-    assert limits[-1] is None
-    assert limits[:-1] == sorted(limits[:-1])
+    if kernel != "newton_schulz_small":  # which is asked for no more than it fits
+        assert limits.pop() is None
+    assert limits == sorted(limits)
     for _, (size, block, warps, stages) in rows:
         assert size & (size - 1) == 0, "Triton's blocks are powers of two"
         assert block & (block - 1) == 0

@@ -41,7 +41,6 @@ def barrier_kernel(counter, out, rounds):
 # rounding of the pieces that it keeps and of the sum.
 UNITS = {
     "fp16x3": 2.0**-21,  # both lower pieces, 2^-11 each, are not multiplied
-    "fp16x1": 2.0**-10,
     "bf16x6": 2.0**-22,
     "bf16x4": 2.0**-16,  # operands of 16 bits, 2^-17 each
     "bf16x1": 2.0**-7,

@@ -145,7 +145,7 @@ def mode(z: Tensor, precision: str, target: dispatch.Target) -> str:
     """The product for rows of this dtype at this precision."""
     if precision == "double" or z.dtype == torch.float64:
         return dispatch.float64_mode(target)
-    return "fp16x1" if precision == "medium" else "fp16x3"
+    return "fp16x3"
 
 
 def splits_for(n: int, m: int, tile: dispatch.Tile, target: dispatch.Target, most: int) -> int:

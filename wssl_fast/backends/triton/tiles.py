@@ -6,7 +6,6 @@ pieces an operand is cut into is the precision of the product (MODE):
     exact      half-precision operands as they are: one product
     fp16x3     a = hi + lo/2048, both float16: hi hi + (hi lo + lo hi)/2048, 22 bits. For entries of
                at most about 1e4 in magnitude (Ootomo & Yokota, IJHPCA 2022, eq. 12-18)
-    fp16x1     hi hi: 11 bits
     bf16x6     a = a0 + a1 + a2, bfloat16: the six products above 2^-24. Any float32 range
     bf16x4     all four products of a0 + a1: the exact product of operands rounded to 16 bits
     bf16x1     a0 b0: 8 bits
@@ -86,7 +85,7 @@ def dot(a, b, acc):
 def accumulate(a, b, acc, low, one, MODE: tl.constexpr):
     """acc + low / LO += a b.  a [M, K], b [K, N]; acc, low [M, N] float32 (float64: low unused).
 
-    exact: a, b half precision. fp16*, bf16*: float32. float64*: float64. Only fp16x3 uses `low`.
+    exact: a, b half precision. fp16x3, bf16*: float32. float64*: float64. Only fp16x3 uses `low`.
     """
     zero = tl.zeros(acc.shape, tl.float32)
     if MODE == "exact":
@@ -95,11 +94,10 @@ def accumulate(a, b, acc, low, one, MODE: tl.constexpr):
         acc = tl.dot(a, b, acc, out_dtype=tl.float64)
     elif MODE == "float64_fma":
         acc += tl.sum(a[:, :, None] * b[None, :, :], axis=1)
-    elif MODE == "fp16x3" or MODE == "fp16x1":
+    elif MODE == "fp16x3":
         a_hi, a_lo = split_fp16(a)
         b_hi, b_lo = split_fp16(b)
-        if MODE == "fp16x3":
-            low = dot(a_lo, b_hi, dot(a_hi, b_lo, low))
+        low = dot(a_lo, b_hi, dot(a_hi, b_lo, low))
         acc = tl.fma(dot(a_hi, b_hi, zero), one, acc)
     else:
         a0, a1, a2 = split_bf16(a)
