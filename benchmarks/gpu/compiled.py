@@ -35,7 +35,7 @@ CACHE = ROOT / "build" / "triton"
 RESULTS = ROOT / "benchmarks" / "results" / "compiled"
 DOCS = ROOT / "docs" / "gpu_compiled.md"
 WORKERS = 2
-SELECTIONS = ("usual", "essential", "all")
+SELECTIONS = ("tested", "usual", "essential", "all")
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,18 @@ def select(work: Sequence[Job], which: str) -> list[Job]:
     essential  the first of each kernel, tile, product and dtype of the rows, and of these the one
                that assumes least about sizes and strides, which needs the most registers
     all        every one
+    tested     essential for sm_90, usual for the others: what `make test` compiles
     """
     if which == "all":
         return list(work)
+    if which == "tested":
+        known = dict.fromkeys(one.architecture for one in work)
+        parts = {name: [one for one in work if one.architecture == name] for name in known}
+        return [
+            one
+            for name, part in parts.items()
+            for one in select(part, "essential" if name == "sm_90" else "usual")
+        ]
     groups: dict[object, list[Job]] = {}
     for one in work:
         words = [value for _, value in one.chosen if isinstance(value, str)]
@@ -209,7 +218,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=None)
     parser.add_argument("--kernel", nargs="+", default=None, help="only kernels of these names")
-    parser.add_argument("--select", choices=SELECTIONS, default="essential")
+    parser.add_argument("--select", choices=SELECTIONS, default="tested")
     parser.add_argument("--rows", type=Path, default=None, help="folder for rows; no document")
     options = parser.parse_args()
     _prepare()
