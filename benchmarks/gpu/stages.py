@@ -30,7 +30,7 @@ TESTS_SHARE = 0.4
 SILENCE = 90.0  # of a worker that is given up: more than any one kernel, or step, takes
 WARM_WORKERS = 4
 TEST_WORKERS = 6
-TESTS = ("tests/triton",)
+TESTS = ("tests/triton", "--ignore=tests/triton/test_compiled.py")
 RATES = "rates"
 COMPILED_BY_CALLS = (p.OURS, p.HIGHEST, p.DOUBLE, p.UNIFORMITY, p.COMPILED)
 WARM_TIERS = ("target", "memory", "large", "dtype", "tall")
