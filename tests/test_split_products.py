@@ -5,21 +5,17 @@ import math
 import pytest
 import torch
 
-from benchmarks.studies.split_products import (
+from benchmarks.studies.split_emulation import (
     ACCUMULATE,
-    CHOSEN,
-    EAGER,
     EPS,
     LOW,
     Scheme,
-    Truth,
     bfloat_pieces,
-    evaluate,
     half_pieces,
     half_product,
-    indefinite,
     toward_zero,
 )
+from benchmarks.studies.split_products import CHOSEN, EAGER, Truth, evaluate, indefinite
 from tests.tolerances import gradient_error, gradient_tolerance, unseen, value_tolerance
 from tests.zoo import BY_NAME, SHAPES
 
