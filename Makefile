@@ -1,4 +1,4 @@
-# make setup   virtual environment, pinned tools, editable install with the compiled part (idempotent)
+# make setup   virtual environment, pinned tools, editable install with the compiled parts (idempotent)
 # make demo    the loss working and paying off, on real images (writes build/demo/)
 # make test    the proof;  make lint  ruff, mypy, clang-format;  make check  what CI runs
 # make bench   pytest-benchmark tables;  make format  rewrite in the house style
@@ -10,14 +10,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' \
+	-o -name '*.cuh')
 
 .PHONY: setup demo test lint bench check format clean gpu tune
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
 
-$(STAMP): constraints.txt pyproject.toml setup.py $(CSRC)
+$(STAMP): constraints.txt pyproject.toml setup.py csrc/nvcc.py $(CSRC)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		setuptools wheel pybind11 ninja
