@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' \
+CSRC := $(shell find csrc tests/cuda/emulator -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' \
 	-o -name '*.cuh')
 
 .PHONY: setup demo test lint bench check format clean gpu tune

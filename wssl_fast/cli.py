@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import wssl_fast
-from wssl_fast.backends import choice, native
+from wssl_fast.backends import choice, cuda, native
 from wssl_fast.backends.eager.roots import resolve_solver
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=wssl_fast.__doc__)
@@ -40,20 +40,21 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
     """Rows (name, value) of `doctor`."""
     gram = n <= m
     k = min(n, m)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     solver, asked = resolve_solver("auto", device), choice.requested()
     root = "LAPACK is fastest on a CPU" if solver == "eigh" else "matrix products alone"
     return [
         ("wssl_fast", wssl_fast.__version__),
         ("python", f"{platform.python_version()} on {platform.machine()}, {sys.platform}"),
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
-        ("device", torch.cuda.get_device_name() if cuda else "CPU"),
+        ("device", torch.cuda.get_device_name() if on_gpu else "CPU"),
         (
             "compiled CPU part",
             native.why_missing() or f"present, {native.instruction_sets()[-1]}",
         ),
-        ("Triton", _triton(cuda)),
+        ("Triton", _triton(on_gpu)),
+        ("compiled CUDA part", _compiled_cuda(on_gpu, k)),
         ("backend", f"{asked} asked for: {choice.resolve(asked, device)}"),
         (
             f"auto at {n} x {m}",
@@ -64,18 +65,37 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
     ]
 
 
-def _triton(cuda: bool) -> str:
+def _triton(on_gpu: bool) -> str:
     """Version, and what the kernels would be planned for; or why there are none."""
     missing = choice.why_no_triton()
     if missing:
-        return missing + (": CUDA tensors go through PyTorch calls, which wait" if cuda else "")
+        return missing + (": CUDA tensors go through PyTorch calls, which wait" if on_gpu else "")
     version = importlib.metadata.version("triton")
-    if not cuda:
+    if not on_gpu:
         return f"{version}; no CUDA device: its kernels run here in tests alone"
     from wssl_fast.backends.triton import dispatch
 
     target = dispatch.target_of(torch.device("cuda"))
     return f"{version}; {target.name}, {target.programs} multiprocessors, tiles of table.json"
+
+
+def _compiled_cuda(on_gpu: bool, k: int) -> str:
+    """Whether it is there, runs here, and what `auto` makes of it."""
+    if not cuda.available():
+        return cuda.why_missing()
+    if not on_gpu:
+        return "present; no CUDA device"
+    found = cuda.device(torch.cuda.current_device())
+    try:
+        plan = cuda.plan(k, device=found)
+    except ValueError as error:
+        return f"present; not for {k} x {k}: {error}"
+    taken = cuda.preferred(f"sm_{found.capability}", k)
+    why = "measured faster than Triton" if taken else "nothing measured prefers it to Triton"
+    return (
+        f"present; {k} x {k} in tiles of {plan.rows} x {plan.columns}; "
+        f"auto {'takes' if taken else 'does not take'} it ({why}; backend 'cuda' by name)"
+    )
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 import wssl_fast as wf
+from tests import kernels
+from tests.kernels import DEVICE, w2
 from tests.tolerances import (
-    ONE_PASS,
     contract_tolerance,
     gradient_error,
     gradient_tolerance,
     resolution,
-    unseen,
     value_tolerance,
 )
 from tests.zoo import BY_NAME, COLLAPSED, RAW_SCALE, SHAPES, ZOO, Case
@@ -26,7 +26,6 @@ from wssl_fast.backends.triton import dispatch
 from wssl_fast.backends.triton import w2 as w2_kernels
 from wssl_fast.backends.triton.launch import recorded
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = pytest.mark.parametrize("case", ZOO, ids=lambda case: case.name)
 SMALL_TILES = dispatch.Tile(16, 16, 4, 1)
 
@@ -37,14 +36,6 @@ def _by_triton() -> Iterator[None]:
         yield
 
 
-def w2(z: Tensor, **keywords: object) -> tuple[Tensor, Tensor]:
-    """W2 and the gradient of W2^2, on the CPU. One forward: W2 is the root of what it returns."""
-    leaf = z.detach().to(DEVICE).requires_grad_()
-    squared = wf.wasserstein_uniformity(leaf, squared=True, **keywords)
-    (grad,) = torch.autograd.grad(squared.sum(), leaf)
-    return squared.detach().cpu().sqrt(), grad.cpu()
-
-
 @contextmanager
 def on_the_grid() -> Iterator[None]:
     """newton_schulz.py at any k: the zoo's are small enough for newton_schulz_small.py."""
@@ -53,28 +44,10 @@ def on_the_grid() -> Iterator[None]:
         yield
 
 
-def allowed(z: Tensor, precision: str, normalize: bool = True) -> float:
-    return value_tolerance(precision, z.dtype) + (
-        unseen(z, normalize=normalize) if precision in (*ONE_PASS, "medium") else 0.0
-    )
-
-
 def check(z: Tensor, precision: str, *, normalize: bool = True) -> None:
     grid = precision in ("highest", "double")  # so that both kernels see all of the zoo
     with on_the_grid() if grid else nullcontext():
-        value, grad = w2(z, precision=precision, normalize=normalize)
-    want = reference.wasserstein_uniformity(z, normalize=normalize).item()
-    assert abs(value.item() - want) <= allowed(z, precision, normalize) * max(1.0, want)
-    # medium keeps what one pass keeps: its rows are rounded to 16 bits, not its products
-    rule = "high" if precision == "medium" else precision
-    error = gradient_error(
-        grad,
-        z,
-        normalize=normalize,
-        above=resolution(rule, z.dtype),
-        null=precision not in ONE_PASS,
-    )
-    assert error <= gradient_tolerance(rule, z.dtype, solver="newton_schulz")
+        kernels.check(z, precision, normalize=normalize)
 
 
 @CASES

@@ -2,9 +2,11 @@
 
     eager    PyTorch calls, with csrc/cpu on a CPU where it is built: any device
     triton   Triton kernels: CUDA tensors; CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)
+    cuda     the same with the float32-grade k x k problem of W2 by csrc/cuda, one CUDA launch
 
-`auto` takes triton for CUDA tensors where Triton can be imported, else eager. A backend that was
-asked for by name and cannot run is an error that says what is missing.
+`auto` takes triton for CUDA tensors where Triton can be imported, else eager; within triton it
+takes csrc/cuda for the sizes that backends/cuda.py prefers. A backend that was asked for by name
+and cannot run is an error that says what is missing.
 """
 
 import importlib.util
@@ -15,7 +17,9 @@ from functools import cache
 
 import torch
 
-BACKENDS = ("auto", "eager", "triton")
+from wssl_fast.backends import cuda
+
+BACKENDS = ("auto", "eager", "triton", "cuda")
 _requested = [os.environ.get("WSSL_FAST_BACKEND", "auto")]
 
 
@@ -53,10 +57,10 @@ def why_no_triton() -> str:
 
 
 def resolve(name: str, device: torch.device) -> str:
-    """`eager` or `triton`: what runs tensors on `device` when `name` is asked for.
+    """`eager`, `triton` or `cuda`: what runs tensors on `device` when `name` is asked for.
 
     Raises:
-        RuntimeError: `triton` was asked for by name and cannot run there.
+        RuntimeError: `triton` or `cuda` was asked for by name and cannot run there.
         ValueError: the environment variable names no backend.
     """
     if name not in BACKENDS:
@@ -71,11 +75,13 @@ def resolve(name: str, device: torch.device) -> str:
             f"its kernels take CUDA tensors, {device.type} given (set TRITON_INTERPRET=1 before "
             "the first use to run them in Triton's interpreter)"
         )
+    if not missing and name == "cuda":
+        missing = cuda.why_missing()
     if not missing:
-        return "triton"
+        return "cuda" if name == "cuda" else "triton"
     if name == "auto":
         return "eager"
-    raise RuntimeError(f"backend triton was asked for by name: {missing}")
+    raise RuntimeError(f"backend {name} was asked for by name: {missing}")
 
 
 def _interpreting() -> bool:

@@ -23,7 +23,7 @@ Sums = tuple[Tensor, ...]
 def _uniformity(
     z: Tensor, t: float, normalize: bool, with_grad: bool, backend: str = "auto"
 ) -> Sums:
-    if choice.resolve(backend, z.device) == "triton":
+    if choice.resolve(backend, z.device) != "eager":
         from wssl_fast.backends.triton import uniformity as kernels
 
         return tuple(kernels.forward(z, t, normalize, with_grad))
@@ -50,7 +50,7 @@ def _uniformity_backward(
     grad: Tensor, z: Tensor, moments: Tensor, scale: Tensor, total: Tensor, shift: Tensor,
     t: float, normalize: bool, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
-    if choice.resolve(backend, z.device) == "triton":
+    if choice.resolve(backend, z.device) != "eager":
         from wssl_fast.backends.triton import uniformity as kernels
 
         return kernels.backward(grad, z, moments, scale, total, shift, t, normalize)

@@ -24,9 +24,9 @@ from wssl_fast.ops._library import define, differentiate, forbid_double_backward
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _by_triton(backend: str, solver: str, z: Tensor) -> bool:
-    """Whether the kernels compute this: eigh is PyTorch's on every device."""
-    return solver != "eigh" and choice.resolve(backend, z.device) == "triton"
+def _by_kernels(backend: str, solver: str, z: Tensor) -> bool:
+    """Whether GPU kernels compute this: eigh is PyTorch's on every device."""
+    return solver != "eigh" and choice.resolve(backend, z.device) != "eager"
 
 
 def _forward(module: ModuleType) -> Callable[..., Outputs]:
@@ -42,10 +42,12 @@ def _forward(module: ModuleType) -> Callable[..., Outputs]:
         with_grad: bool,
         backend: str,
     ) -> Outputs:
-        if _by_triton(backend, solver, z):
+        if _by_kernels(backend, solver, z):
             from wssl_fast.backends.triton import w2 as kernels
 
-            return kernels.forward(z, normalize, squared, eps, precision, with_grad, not gram)
+            return kernels.forward(
+                z, normalize, squared, eps, precision, with_grad, not gram, backend
+            )
         states = [module.forward(x, normalize, eps, solver, precision, with_grad) for x in z]
         dtype = weights_dtype(z.dtype, precision)
         return (
@@ -99,7 +101,7 @@ def _backward(module: ModuleType) -> Callable[..., Tensor]:
         solver: str,
         backend: str,
     ) -> Tensor:
-        if _by_triton(backend, solver, z):
+        if _by_kernels(backend, solver, z):
             from wssl_fast.backends.triton import w2 as kernels
 
             return kernels.backward(

@@ -1,4 +1,4 @@
-"""The one place that launches kernels: device guard, current stream, and a record for tests."""
+"""The one place that launches Triton kernels: device guard, current stream, a record for tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +39,15 @@ def recorded(*, run: bool = True) -> Iterator[list[Launch]]:
         yield record[0]
     finally:
         _records.remove(record)
+
+
+def record(
+    kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], *, warps: int, cooperative: bool
+) -> bool:
+    """Notes a launch that another compiler's kernel is about to make; False if it must not run."""
+    for found, _ in _records:
+        found.append(Launch(kernel, grid, args, {}, warps, 0, cooperative))
+    return all(run for _, run in _records)
 
 
 def launch(

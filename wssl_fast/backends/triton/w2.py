@@ -7,14 +7,17 @@ The first pass is float32-grade and decides, on the device, which problems need 
 second is always launched, and returns at once where nothing is asked of it; so no host waits, and
 all of it can be captured in a CUDA graph. float64 rows and precision="double" have the second pass
 alone. Backward: a launch a pass as well, of which each takes its own problems.
+
+The newton_schulz of the first pass may be csrc/cuda's instead: newton_schulz_cuda.py.
 """
 
 import torch
 from torch import Tensor
 
+from wssl_fast.backends import cuda
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.state import weights_dtype
-from wssl_fast.backends.triton import dispatch, w2_backward, workspace
+from wssl_fast.backends.triton import dispatch, newton_schulz_cuda, w2_backward, workspace
 from wssl_fast.backends.triton.covariance import covariance, splits_for
 from wssl_fast.backends.triton.gram import gram
 from wssl_fast.backends.triton.gram import mode as gram_mode
@@ -35,11 +38,16 @@ def forward(
     precision: str,
     with_grad: bool,
     by_covariance: bool,
+    backend: str = "auto",
 ) -> Outputs:
-    """value (b,), weights (b, k, k), scale (b, n), mean (b, m or 0), deep (b,): see ops/w2.py."""
+    """value (b,), weights (b, k, k), scale (b, n), mean (b, m or 0), deep (b,): see ops/w2.py.
+
+    `backend`: "cuda" for csrc/cuda's root, "triton" for Triton's, "auto" for what was measured.
+    """
     b, n, m = z.shape
     k = m if by_covariance else n
     target = dispatch.target_of(z.device)
+    by_cuda = backend == "cuda" or (backend == "auto" and cuda.preferred(target.name, k))
     double = z.dtype == torch.float64 or precision == "double"
     given = by_covariance or z.dtype == torch.float64  # norms are taken before the product
     if given:
@@ -58,16 +66,20 @@ def forward(
     wide_mode = dispatch.float64_mode(target)
     for wide in (True,) if double else (False, True):
         flagged = wide and not double
+        in_cuda = by_cuda and not wide
         root_mode = wide_mode if wide else "fp16x3"
         if by_covariance:
             product = root_mode
-            work = _workspace(z, "covariance", root_mode, root_mode, k, target)
+            work = _workspace(z, "covariance", root_mode, root_mode, k, target, in_cuda)
             covariance(z, scale, mean, work, root_mode, flags=flags if flagged else None)
         else:
             product = wide_mode if wide else gram_mode(z, precision, target)
-            work = _workspace(z, "gram", product, root_mode, k, target)
+            work = _workspace(z, "gram", product, root_mode, k, target, in_cuda)
             gram(z, work, product, scale=scale if given else None, flags=flags if flagged else None)
-        root = newton_schulz_small if fits(k, root_mode, target) else newton_schulz
+        if in_cuda:
+            root = newton_schulz_cuda.newton_schulz
+        else:
+            root = newton_schulz_small if fits(k, root_mode, target) else newton_schulz
         root(
             work,
             root_mode,
@@ -93,7 +105,13 @@ def forward(
 
 
 def _workspace(
-    z: Tensor, kernel: str, product: str, root_mode: str, k: int, target: dispatch.Target
+    z: Tensor,
+    kernel: str,
+    product: str,
+    root_mode: str,
+    k: int,
+    target: dispatch.Target,
+    in_cuda: bool,
 ) -> Workspace:
     b, n, m = z.shape
     product_tile = dispatch.tile(kernel, product, k, target)
@@ -102,6 +120,10 @@ def _workspace(
     most = 5 if k > 256 else 32
     splits_of = gram_splits_for if kernel == "gram" else splits_for
     splits = splits_of(n, m, product_tile, target, most)
+    if in_cuda:
+        return newton_schulz_cuda.allocate(
+            b, k, splits=splits, product_tile=product_tile, device=z.device
+        )
     return workspace.allocate(
         b,
         k,

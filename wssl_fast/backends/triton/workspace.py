@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wssl_fast.backends.cuda import Plan
 from wssl_fast.backends.triton import dispatch
 
 MATRICES = 6  # what Newton-Schulz keeps at once: R_0, R, T and three that P and Q share
@@ -54,19 +55,51 @@ def allocate(
     kp = -(-k // edge) * edge
     tiles = (kp // tile.size) ** 2
     scalars, vectors, sums = NUMBERS
-    count = max(MATRICES, splits + 1)
+    return _fill(
+        (batch, max(MATRICES, splits + 1), kp),
+        scalars + vectors * kp + sums * tiles,
+        k,
+        splits,
+        wide,
+        (product_tile, tile, phase_tile),
+        device,
+    )
+
+
+def of_plan(
+    batch: int,
+    k: int,
+    plan: Plan,
+    *,
+    splits: int,
+    product_tile: dispatch.Tile,
+    device: torch.device,
+) -> Workspace:
+    """The same for csrc/cuda, whose kernel has tiles of its own."""
+    shape, tiles = (batch, plan.slots, plan.kp), (product_tile, product_tile, None)
+    return _fill(shape, plan.numbers, k, splits, False, tiles, device)
+
+
+def _fill(
+    shape: tuple[int, int, int],
+    length: int,
+    k: int,
+    splits: int,
+    wide: bool,
+    tiles: tuple[dispatch.Tile, dispatch.Tile, dispatch.Tile | None],
+    device: torch.device,
+) -> Workspace:
+    """`length`: of the numbers of a problem."""
+    batch, count, kp = shape
+    product_tile, tile, phase_tile = tiles
     dtype = torch.float64 if wide else torch.float32
     slots = torch.empty(batch, count, kp, kp, dtype=dtype, device=device)
     planes = slots if wide else slots.view(torch.float16).view(batch, count, 2, kp, kp)
-
-    def numbers(*shape: int) -> Tensor:
-        return torch.empty(batch, *shape, dtype=torch.float64, device=device)
-
     return Workspace(
         slots,
         planes,
-        numbers(splits, kp),
-        numbers(scalars + vectors * kp + sums * tiles),
+        torch.empty(batch, splits, kp, dtype=torch.float64, device=device),
+        torch.empty(batch, length, dtype=torch.float64, device=device),
         torch.empty(1, dtype=torch.int32, device=device),
         k,
         kp,
