@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?=
-CSRC := $(shell find csrc tests/cuda/emulator -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' \
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' \
 	-o -name '*.cuh')
+CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*)
 
 .PHONY: setup demo test lint bench check format clean gpu tune
 .DEFAULT_GOAL := setup
@@ -40,7 +41,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 check: lint test
 
@@ -53,7 +54,7 @@ tune:
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CSRC)
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
