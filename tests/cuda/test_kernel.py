@@ -193,6 +193,25 @@ def test_problems_of_a_batch_are_problems_alone(tile: int, an_emulated_device: c
             assert torch.equal(together.views[name][i], alone.views[name][0]), name
 
 
+@TILES
+def test_sums_that_decide(tile: int, an_emulated_device: cuda.Device) -> None:
+    # |Q Q|_F^2 by one triangle and |Y|_F^2, from which the kernel estimates its own error
+    k = 150
+    z = torch.randn(2000, k)
+    made, settings = prepare(z[None], an_emulated_device, tile=tile, covariance=True)
+    cuda.newton_schulz(**made.views, **settings)
+    plan = cuda.plan(k, device=an_emulated_device, tile=tile)
+    numbers = made.views["numbers"][0]
+    inverse, trace = numbers[3], numbers[10]
+    tiles = (plan.kp // plan.rows) * (plan.kp // plan.columns)
+    y_square, q_square = numbers[16 + 4 * plan.kp :].view(3, tiles)[1:]
+    lower = plan.kp // plan.rows * (plan.kp // plan.rows + 1) // 2 * (plan.rows // plan.columns)
+    # Q = A^(-1/2) / sqrt(inverse), before the shift of 1e-6 |A|_F is taken back to first order
+    root = made.views["weights"][0] @ made.views["weights"][0] / inverse
+    assert q_square[:lower].sum() == pytest.approx(root.square().sum().item(), rel=1e-3)
+    assert y_square.sum().item() == pytest.approx(trace.item(), rel=1e-5)
+
+
 def test_weights_in_float32_and_none(an_emulated_device: cuda.Device) -> None:
     z = torch.randn(1, 40, 60)
     wide, settings = prepare(z, an_emulated_device, tile=-1)
