@@ -2,6 +2,7 @@
 may and may not do. On a CPU the kernels run in Triton's interpreter; on a CUDA machine for real."""
 
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 
@@ -22,7 +23,7 @@ from tests.tolerances import (
 from tests.zoo import BY_NAME, COLLAPSED, RAW_SCALE, SHAPES, ZOO, Case
 from wssl_fast import reference
 from wssl_fast.backends import choice
-from wssl_fast.backends.triton import dispatch
+from wssl_fast.backends.triton import dispatch, workspace
 from wssl_fast.backends.triton import w2 as w2_kernels
 from wssl_fast.backends.triton.launch import recorded
 
@@ -181,6 +182,25 @@ def test_launches(
     with recorded() as launches:
         value.backward()
     assert len(launches) == backward
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+def test_a_pass_gives_its_memory_back_before_the_next(
+    covariance: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    alive = []
+
+    def allocate(*arguments: object, **keywords: object) -> workspace.Workspace:
+        alive.append(sum(one() is not None for one in made))
+        found = original(*arguments, **keywords)
+        made.append(weakref.ref(found.slots))
+        return found
+
+    original = workspace.allocate
+    monkeypatch.setattr(workspace, "allocate", allocate)
+    w2(torch.randn(24, 12) if covariance else torch.randn(12, 24))
+    assert alive == [0, 0]
 
 
 def test_the_device_decides_problem_by_problem() -> None:

@@ -101,6 +101,7 @@ def forward(
             deep=flags,
             flagged=flagged,
         )
+        del work  # before the next pass makes its own
     return value, weights, scale, mean if by_covariance else mean[:, :0], deep
 
 
