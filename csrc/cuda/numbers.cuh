@@ -29,7 +29,6 @@ class Numbers {
     WSSL_DEVICE Numbers(const Arguments& a, int problem, int tiles)
         : at_(a.numbers + a.length * problem), kp_(a.kp), tiles_(tiles) {}
 
-    WSSL_DEVICE double* scalars() const { return at_; }
     WSSL_DEVICE double* means() const { return vector(0); }     // r = X mu
     WSSL_DEVICE double* squares() const { return vector(1); }   // row sums of C^2
     WSSL_DEVICE double* diagonal() const { return vector(2); }  // of C
@@ -38,6 +37,9 @@ class Numbers {
     WSSL_DEVICE double* y_square() const { return sums(1); }    // |Y|_F^2
     WSSL_DEVICE double* q_square() const { return sums(2); }    // |Q Q|_F^2
 
+    WSSL_DEVICE double scalar(double Scalars::* which) const {
+        return load_l2(&(reinterpret_cast<const Scalars*>(at_)->*which));
+    }
     WSSL_DEVICE void save(const Scalars& s) const {
         const auto* from = reinterpret_cast<const double*>(&s);
         for (size_t i = 0; i < sizeof(Scalars) / sizeof(double); ++i) at_[i] = from[i];

@@ -218,7 +218,8 @@ WSSL_DEVICE void average_phase(const Arguments& a, int tiles) {
                 q.store(row, j, x);
             }
             sum = warp_sum(sum);
-            if (lane == 0) numbers.q_means()[row] = sum * sqrt(numbers.load().inverse) / a.k;
+            if (lane == 0)
+                numbers.q_means()[row] = sum * sqrt(numbers.scalar(&Scalars::inverse)) / a.k;
         });
 }
 

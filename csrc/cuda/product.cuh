@@ -195,13 +195,10 @@ template <class T>
 WSSL_DEVICE void reduce(const Arguments& a, const Job& job, const Numbers& numbers, const float* x,
                         int row0, int column0, int tile, double* scratch) {
     const bool root = job.role == Role::root;
-    const double inverse =
-        root ? load_l2(&reinterpret_cast<const Scalars*>(numbers.scalars())->inverse) : 1.0;
-    const double target =
-        root ? load_l2(&reinterpret_cast<const Scalars*>(numbers.scalars())->target) : 0.0;
+    const double inverse = root ? numbers.scalar(&Scalars::inverse) : 1.0;
     // Y = Q R_0 / sqrt(inverse)
     const auto factor = static_cast<float>(inverse == 0.0 ? 0.0 : 1.0 / sqrt(inverse));
-    const auto aim = static_cast<float>(target);
+    const auto aim = static_cast<float>(root ? numbers.scalar(&Scalars::target) : 0.0);
     double squares = 0.0, away = 0.0;
     for (int e = threadIdx.x; e < T::kRows * T::kColumns; e += kThreads) {
         const int r = row0 + e / T::kColumns, c = column0 + e % T::kColumns;
@@ -305,8 +302,7 @@ WSSL_DEVICE void product_phase(const Arguments& a, int phase, unsigned char* sha
                 reduce<T>(a, job, numbers, x, row0, column0, tile,
                           reinterpret_cast<double*>(shared + T::kStages * T::kStage));
             if (job.out == kNone) continue;
-            const auto* scalars = reinterpret_cast<const Scalars*>(numbers.scalars());
-            const auto shift = static_cast<float>(load_l2(&scalars->shift));
+            const auto shift = static_cast<float>(numbers.scalar(&Scalars::shift));
             store<T>(job, polynomial(a, job, shift), slots, x, row0, column0, a.kp);
         }
         turn -= job.end - job.begin;
