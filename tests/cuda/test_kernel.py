@@ -212,6 +212,18 @@ def test_sums_that_decide(tile: int, an_emulated_device: cuda.Device) -> None:
     assert y_square.sum().item() == pytest.approx(trace.item(), rel=1e-5)
 
 
+def test_the_shift_is_taken_back_to_first_order(an_emulated_device: cuda.Device) -> None:
+    z = torch.randn(2000, 8)
+    made, settings = prepare(z[None], an_emulated_device, tile=2, covariance=True)
+    settings["shift_units"] = 1e4  # 1.2e-3 |A|_F: of eigenvalues near |A|_F / sqrt 8, 3.4e-3
+    cuda.newton_schulz(**made.views, **settings)
+    x = z.double() / z.double().norm(dim=1, keepdim=True)
+    want = reference.matrix_inv_sqrt(torch.cov(x.T, correction=0))
+    error = (made.views["weights"][0] - want).norm() / want.norm()
+    # 1.7e-3 without the correction; with it 3/8 (shift/lambda)^2, for lambda down to 0.8 of that
+    assert error <= 0.375 * (3.4e-3 / 0.8) ** 2 + 1e-6
+
+
 def test_weights_in_float32_and_none(an_emulated_device: cuda.Device) -> None:
     z = torch.randn(1, 40, 60)
     wide, settings = prepare(z, an_emulated_device, tile=-1)

@@ -25,7 +25,7 @@ from wssl_fast.backends.triton.launch import recorded
 from wssl_fast.backends.triton.newton_schulz import newton_schulz
 from wssl_fast.backends.triton.newton_schulz_small import UP_TO, fits, newton_schulz_small
 from wssl_fast.backends.triton.statistics import statistics
-from wssl_fast.backends.triton.workspace import Workspace
+from wssl_fast.backends.triton.workspace import Task, Workspace
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SIZES = (1, 2, 5, 16, 17, 48, 64, 100, 128)
@@ -117,24 +117,26 @@ class Problem:
         weights = torch.empty(b, k, k, dtype=torch.float64, device=z.device)
         (newton_schulz_small if small else newton_schulz)(
             work,
-            self.product(wide),
-            rows_product=self.rows_product(z, wide),
-            n=n,
-            m=m,
-            covariance=self.by_covariance,
-            normalize=self.normalize,
-            squared=self.squared,
-            eps=self.eps,
-            with_grad=True,
-            auto=True,
-            decides=not wide,
-            scaled=self.by_covariance,
-            scale=scale,
-            mean=mean,
-            value=value,
-            weights=weights,
-            deep=deep,
-            flagged=after is not None,
+            Task(
+                product=self.product(wide),
+                rows_product=self.rows_product(z, wide),
+                n=n,
+                m=m,
+                covariance=self.by_covariance,
+                normalize=self.normalize,
+                squared=self.squared,
+                eps=self.eps,
+                with_grad=True,
+                auto=True,
+                decides=not wide,
+                flagged=after is not None,
+                scaled=self.by_covariance,
+                scale=scale,
+                mean=mean,
+                value=value,
+                weights=weights,
+                deep=deep,
+            ),
         )
         grad = self.gradient(z, weights, scale, mean)
         return Solved(value.cpu(), grad.cpu(), deep, work)
@@ -324,9 +326,8 @@ def test_negative_eigenvalues_saturate(negative: float, k: int) -> None:
     value = torch.empty(1, dtype=torch.float32, device=DEVICE)
     weights = torch.empty(1, k, k, dtype=torch.float64, device=DEVICE)
     deep = torch.zeros(1, dtype=torch.int8, device=DEVICE)
-    newton_schulz_small(
-        work,
-        "fp16x3",
+    task = Task(
+        product="fp16x3",
         rows_product="fp16x3",
         n=n,
         m=m,
@@ -337,14 +338,15 @@ def test_negative_eigenvalues_saturate(negative: float, k: int) -> None:
         with_grad=True,
         auto=True,
         decides=True,
+        flagged=False,
         scaled=True,
         scale=scale,
         mean=mean,
         value=value,
         weights=weights,
         deep=deep,
-        flagged=False,
     )
+    newton_schulz_small(work, task)
     assert value.isfinite().all()
     assert weights.isfinite().all()
     assert deep.item() == 1

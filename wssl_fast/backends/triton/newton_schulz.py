@@ -21,7 +21,6 @@ Memory: workspace.py; 6 k^2 floats, 12 in float64.
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from wssl_fast.backends.eager.newton_schulz import SCHEDULES
 from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, NOISE, ROW_UNIT
@@ -39,7 +38,7 @@ from wssl_fast.backends.triton.w2_phases import (
     value_phase,
     weights_phase,
 )
-from wssl_fast.backends.triton.workspace import Workspace
+from wssl_fast.backends.triton.workspace import Task, Workspace
 
 PERSISTENT_UP_TO = {"sm_90": 1024}
 """Largest k whose phases share one launch, 2048 where nothing is said: above, a phase is long
@@ -265,39 +264,13 @@ def plan(work: Workspace, steps: int, resident: int, rows: int) -> list[tuple[st
     return [(part, phase, min(2 * resident, max(tiles, blocks))) for part, phase in parts]
 
 
-def newton_schulz(
-    work: Workspace,
-    product: str,
-    *,
-    rows_product: str,
-    n: int,
-    m: int,
-    covariance: bool,
-    normalize: bool,
-    squared: bool,
-    eps: float,
-    with_grad: bool,
-    auto: bool,
-    decides: bool,
-    scaled: bool,
-    scale: Tensor,
-    mean: Tensor,
-    value: Tensor,
-    weights: Tensor,
-    deep: Tensor,
-    flagged: bool,
-) -> None:
-    """Value (b,), weights (b, k, k), scale (b, n) of the problems whose parts are in `work`.
-
-    `rows_product` made the parts. `decides` writes `deep`; `flagged` reads it, and leaves problems
-    with 0 alone.
-    """
-    wide = product != "fp16x3"
-    dtype = torch.float64 if wide else torch.float32
+def newton_schulz(work: Workspace, task: Task) -> None:
+    """Value, weights and scale of the problems whose parts are in `work`, as the task says."""
+    dtype = torch.float64 if task.wide else torch.float32
     schedule = SCHEDULES[dtype]
     target = dispatch.target_of(work.slots.device)
     batch = work.slots.shape[0]
-    eps_hi = float(torch.tensor(eps, dtype=torch.float32))
+    eps_hi = float(torch.tensor(task.eps, dtype=torch.float32))
     rows = ROWS_INTERPRETED if target == dispatch.INTERPRETER else ROWS
     for part, phase, programs in plan(work, len(schedule), target.programs, rows):
         tile = work.phase_tile if part == "products" and work.phase_tile else work.tile
@@ -309,14 +282,14 @@ def newton_schulz(
             work.diagonal,
             work.numbers,
             work.counter,
-            scale,
-            mean,
-            value,
-            weights,
-            deep,
+            task.scale,
+            task.mean,
+            task.value,
+            task.weights,
+            task.deep,
             1.0,
-            n,
-            m,
+            task.n,
+            task.m,
             work.k,
             work.kp,
             work.splits,
@@ -325,7 +298,7 @@ def newton_schulz(
             work.numbers.shape[1],
             phase,
             eps_hi,
-            eps - eps_hi,
+            task.eps - eps_hi,
             PART=part,
             SCHEDULE=tuple(c for step in schedule for c in step),
             STEPS=len(schedule),
@@ -333,18 +306,18 @@ def newton_schulz(
             BLOCK=tile.block,
             ROWS=rows,
             COLUMNS=COLUMNS,
-            MODE=product,
-            COVARIANCE=covariance,
-            NORMALIZE=normalize,
-            SCALED=scaled,
-            SQUARED=squared,
-            WITH_GRAD=with_grad,
-            AUTO=auto,
-            DECIDES=decides,
-            FLAGGED=flagged,
+            MODE=task.product,
+            COVARIANCE=task.covariance,
+            NORMALIZE=task.normalize,
+            SCALED=task.scaled,
+            SQUARED=task.squared,
+            WITH_GRAD=task.with_grad,
+            AUTO=task.auto,
+            DECIDES=task.decides,
+            FLAGGED=task.flagged,
             EPS=torch.finfo(dtype).eps,
-            NOISE_UNITS=NOISE_UNITS.get(rows_product, NOISE[dtype]),
-            SHIFT_UNITS=SHIFT_UNITS[wide, covariance],
+            NOISE_UNITS=NOISE_UNITS.get(task.rows_product, NOISE[dtype]),
+            SHIFT_UNITS=SHIFT_UNITS[task.wide, task.covariance],
             ROW_UNIT=ROW_UNIT,
             ACCEPTED_ERROR=ACCEPTED_ERROR,
             warps=WARPS.get(part, tile.warps),

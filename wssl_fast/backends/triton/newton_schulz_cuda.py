@@ -1,7 +1,6 @@
 """What newton_schulz.py does in float32 grade, by csrc/cuda: the same parts in, the same out."""
 
 import torch
-from torch import Tensor
 
 from wssl_fast.backends import cuda
 from wssl_fast.backends.eager.newton_schulz import SCHEDULES
@@ -9,7 +8,7 @@ from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, NOISE, ROW_UNIT
 from wssl_fast.backends.triton import dispatch, workspace
 from wssl_fast.backends.triton.launch import record
 from wssl_fast.backends.triton.newton_schulz import NOISE_UNITS, SHIFT_UNITS
-from wssl_fast.backends.triton.workspace import Workspace
+from wssl_fast.backends.triton.workspace import Task, Workspace
 
 COEFFICIENTS = SCHEDULES[torch.float32]
 WARPS = 8
@@ -32,32 +31,12 @@ def allocate(
     )
 
 
-def newton_schulz(
-    work: Workspace,
-    product: str,
-    *,
-    rows_product: str,
-    n: int,
-    m: int,
-    covariance: bool,
-    normalize: bool,
-    squared: bool,
-    eps: float,
-    with_grad: bool,
-    auto: bool,
-    decides: bool,
-    scaled: bool,
-    scale: Tensor,
-    mean: Tensor,
-    value: Tensor,
-    weights: Tensor,
-    deep: Tensor,
-    flagged: bool,
-) -> None:
+def newton_schulz(work: Workspace, task: Task) -> None:
     """As newton_schulz.newton_schulz, of float32-grade problems that decide for themselves."""
-    if product != "fp16x3" or flagged or not decides or scaled != covariance:
+    if task.wide or task.flagged or not task.decides or task.scaled != task.covariance:
         raise ValueError("csrc/cuda has no float64 pass")
-    tensors = (work.slots, work.diagonal, work.numbers, scale, mean, value, weights, deep)
+    outputs = (task.scale, task.value, task.weights, task.deep)
+    tensors = (work.slots, work.diagonal, work.numbers, task.mean, *outputs)
     device = cuda.device(index_of(work.slots.device))
     if not record(newton_schulz, (device.blocks,), tensors, warps=WARPS, cooperative=True):
         return
@@ -66,24 +45,24 @@ def newton_schulz(
         diagonal=work.diagonal,
         numbers=work.numbers,
         counter=work.counter,
-        scale=scale,
-        mean=mean,
-        value=value,
-        weights=weights,
-        deep=deep,
-        n=n,
-        m=m,
+        scale=task.scale,
+        mean=task.mean,
+        value=task.value,
+        weights=task.weights,
+        deep=task.deep,
+        n=task.n,
+        m=task.m,
         splits=work.splits,
         multiple=work.product_tile.size,
-        covariance=covariance,
-        normalize=normalize,
-        squared=squared,
-        with_grad=with_grad,
-        auto=auto,
-        eps=eps,
+        covariance=task.covariance,
+        normalize=task.normalize,
+        squared=task.squared,
+        with_grad=task.with_grad,
+        auto=task.auto,
+        eps=task.eps,
         unit=torch.finfo(torch.float32).eps,
-        noise_units=NOISE_UNITS.get(rows_product, NOISE[torch.float32]),
-        shift_units=SHIFT_UNITS[False, covariance],
+        noise_units=NOISE_UNITS.get(task.rows_product, NOISE[torch.float32]),
+        shift_units=SHIFT_UNITS[False, task.covariance],
         row_unit=ROW_UNIT,
         accepted_error=ACCEPTED_ERROR,
         coefficients=COEFFICIENTS,

@@ -16,7 +16,6 @@ Memory: workspace.py; a resident problem uses slot 0 for R_0, slot 3 for Q and t
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from wssl_fast.backends.eager.newton_schulz import SCHEDULES
 from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, NOISE, ROW_UNIT
@@ -40,7 +39,7 @@ from wssl_fast.backends.triton.w2_phases import (
     value_phase,
     weights_phase,
 )
-from wssl_fast.backends.triton.workspace import Workspace
+from wssl_fast.backends.triton.workspace import Task, Workspace
 
 UP_TO = {"fp16x3": 128, "float64": 64, "float64_fma": 32}
 """Largest k by product. Above, a product should take one multiprocessor longer than a barrier takes
@@ -282,39 +281,17 @@ def fits(k: int, product: str, target: dispatch.Target) -> bool:
     return k <= UP_TO[product] and not target.name.startswith("gfx")  # not compiled there
 
 
-def newton_schulz_small(
-    work: Workspace,
-    product: str,
-    *,
-    rows_product: str,
-    n: int,
-    m: int,
-    covariance: bool,
-    normalize: bool,
-    squared: bool,
-    eps: float,
-    with_grad: bool,
-    auto: bool,
-    decides: bool,
-    scaled: bool,
-    scale: Tensor,
-    mean: Tensor,
-    value: Tensor,
-    weights: Tensor,
-    deep: Tensor,
-    flagged: bool,
-) -> None:
+def newton_schulz_small(work: Workspace, task: Task) -> None:
     """What newton_schulz.newton_schulz does, with `work.tile` from this kernel's rows of the table.
 
     A tile whose block holds all of k keeps the iteration in registers.
     """
-    wide = product != "fp16x3"
-    dtype = torch.float64 if wide else torch.float32
+    dtype = torch.float64 if task.wide else torch.float32
     schedule = SCHEDULES[dtype]
     tile = work.tile
     resident = work.k <= min(tile.size, tile.block)
     columns = tile.size if resident else triton.next_power_of_2(work.kp)
-    eps_hi = float(torch.tensor(eps, dtype=torch.float32))
+    eps_hi = float(torch.tensor(task.eps, dtype=torch.float32))
     launch(
         newton_schulz_small_kernel,
         (work.slots.shape[0],),
@@ -322,40 +299,40 @@ def newton_schulz_small(
         work.planes,
         work.diagonal,
         work.numbers,
-        scale,
-        mean,
-        value,
-        weights,
-        deep,
+        task.scale,
+        task.mean,
+        task.value,
+        task.weights,
+        task.deep,
         1.0,
-        n,
-        m,
+        task.n,
+        task.m,
         work.k,
         work.kp,
         work.splits,
         work.slots.shape[1],
         work.numbers.shape[1],
         eps_hi,
-        eps - eps_hi,
+        task.eps - eps_hi,
         SCHEDULE=tuple(c for step in schedule for c in step),
         STEPS=len(schedule),
         TILE=tile.size,
         BLOCK=tile.block,
         ROWS=min(tile.size, max(1, ELEMENTS // columns)),
         COLUMNS=columns,
-        MODE=product,
+        MODE=task.product,
         RESIDENT=resident,
-        COVARIANCE=covariance,
-        NORMALIZE=normalize,
-        SCALED=scaled,
-        SQUARED=squared,
-        WITH_GRAD=with_grad,
-        AUTO=auto,
-        DECIDES=decides,
-        FLAGGED=flagged,
+        COVARIANCE=task.covariance,
+        NORMALIZE=task.normalize,
+        SCALED=task.scaled,
+        SQUARED=task.squared,
+        WITH_GRAD=task.with_grad,
+        AUTO=task.auto,
+        DECIDES=task.decides,
+        FLAGGED=task.flagged,
         EPS=torch.finfo(dtype).eps,
-        NOISE_UNITS=NOISE_UNITS.get(rows_product, NOISE[dtype]),
-        SHIFT_UNITS=SHIFT_UNITS[wide, covariance],
+        NOISE_UNITS=NOISE_UNITS.get(task.rows_product, NOISE[dtype]),
+        SHIFT_UNITS=SHIFT_UNITS[task.wide, task.covariance],
         ROW_UNIT=ROW_UNIT,
         ACCEPTED_ERROR=ACCEPTED_ERROR,
         warps=tile.warps,

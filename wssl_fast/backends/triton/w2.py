@@ -25,7 +25,7 @@ from wssl_fast.backends.triton.gram import splits_for as gram_splits_for
 from wssl_fast.backends.triton.newton_schulz import newton_schulz, persistent
 from wssl_fast.backends.triton.newton_schulz_small import fits, newton_schulz_small
 from wssl_fast.backends.triton.statistics import statistics
-from wssl_fast.backends.triton.workspace import Workspace
+from wssl_fast.backends.triton.workspace import Task, Workspace
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -82,24 +82,26 @@ def forward(
             root = newton_schulz_small if fits(k, root_mode, target) else newton_schulz
         root(
             work,
-            root_mode,
-            rows_product=product,
-            n=n,
-            m=m,
-            covariance=by_covariance,
-            normalize=normalize,
-            squared=squared,
-            eps=eps,
-            with_grad=with_grad,
-            auto=precision == "auto",
-            decides=not wide,
-            scaled=given,
-            scale=scale,
-            mean=mean,
-            value=value,
-            weights=weights,
-            deep=flags,
-            flagged=flagged,
+            Task(
+                product=root_mode,
+                rows_product=product,
+                n=n,
+                m=m,
+                covariance=by_covariance,
+                normalize=normalize,
+                squared=squared,
+                eps=eps,
+                with_grad=with_grad,
+                auto=precision == "auto",
+                decides=not wide,
+                flagged=flagged,
+                scaled=given,
+                scale=scale,
+                mean=mean,
+                value=value,
+                weights=weights,
+                deep=flags,
+            ),
         )
         del work  # before the next pass makes its own
     return value, weights, scale, mean if by_covariance else mean[:, :0], deep

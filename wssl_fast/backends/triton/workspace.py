@@ -39,6 +39,45 @@ class Workspace:
     """Tile of its products where a phase is a launch."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is made of the parts in a workspace, by whichever kernel: options, then tensors."""
+
+    product: str
+    """fp16x3, float64 or float64_fma: the iteration's products."""
+    rows_product: str
+    """What made the parts: how well they are known."""
+    n: int
+    m: int
+    covariance: bool
+    normalize: bool
+    squared: bool
+    eps: float
+    with_grad: bool
+    auto: bool
+    decides: bool
+    """Whether `deep` is written."""
+    flagged: bool
+    """Whether `deep` is read, and problems with 0 left alone."""
+    scaled: bool
+    """Whether `scale` is given, not written."""
+    scale: Tensor
+    """(b, n) float64."""
+    mean: Tensor
+    """(b, m) float64, of the covariance formulation."""
+    value: Tensor
+    """(b,)"""
+    weights: Tensor
+    """(b, k, k)"""
+    deep: Tensor
+    """(b,) int8."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether this is the float64 pass."""
+        return self.product != "fp16x3"
+
+
 def allocate(
     batch: int,
     k: int,
