@@ -39,6 +39,10 @@ def test_plan_has_the_whole_grid_once_and_targets_first() -> None:
     assert len(grid) == 7 * 8 * 3
     for needed in (*plan.LARGE_SHAPES, plan.MEMORY_SHAPE, *plan.LITERAL_SHAPES):
         assert keys.index(f"{needed[0]}x{needed[1]} bfloat16") < 9
+    with_cuda = {case.key for case in cases if p.CUDA in case.providers}
+    shapes = ("512x8192", "1024x8192", "256x2048")
+    assert with_cuda == {f"{shape} {d}" for shape in shapes for d in ("bfloat16", "float32")}
+    assert max(keys.index(key) for key in with_cuda) < 13
     tiers = [case.tier for case in cases]
     assert tiers.index("coarse") < tiers.index("fill")
     assert tiers == sorted(tiers, key=list(dict.fromkeys(tiers)).index)
@@ -113,6 +117,15 @@ def test_a_slow_call_gets_fewer_rounds_and_a_failing_one_none() -> None:
     assert len(quick.timing.samples) == 20
     assert failing.timing.wrong == "MemoryError: not enough"
     assert not failing.timing.samples
+
+
+def test_what_a_call_destroys_is_restored_before_it_and_not_timed() -> None:
+    clock, restored = Clock(), []
+    one = entry("a", 1e-3)
+    one.before = [lambda i=i: restored.append((len(clock.order), i)) for i in range(3)]
+    measure([one], clock, rounds=2)
+    assert restored == [(0, 0), (1, 2), (2, 0), (3, 1)]
+    assert [i for _, i in clock.order] == [0, 2, 0, 1]  # the same memory
 
 
 def test_rounds_stop_at_the_deadline() -> None:
@@ -297,6 +310,20 @@ def test_a_worker_is_stopped_at_the_deadline(tmp_path: Path) -> None:
     )
     assert time.time() - started < 20
     assert lost == []
+
+
+def test_steps_may_be_left_out_from_the_beginning(tmp_path: Path) -> None:
+    journal, seen = Journal(tmp_path / "journal.txt"), []
+
+    def start(skipped: Sequence[Step]) -> subprocess.Popen[bytes]:
+        seen.append(list(skipped))
+        return subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+
+    given = [Step(EVERY_JOB, "x")]
+    supervise.supervise(
+        start, journal, lambda *_: None, deadline=time.time() + 60, silence=30, skipped=given
+    )
+    assert seen == [given]
 
 
 def test_skips() -> None:

@@ -1,7 +1,6 @@
-"""benchmarks.gpu: targets from rows of a run, what the tests of a run said, and the command."""
+"""benchmarks.gpu: targets from rows of a run, sizes to prefer csrc/cuda for, and the command."""
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +8,14 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import plan, stages, sweep, targets
+from benchmarks.gpu import cuda_kernel, plan, sweep, targets
 from benchmarks.gpu import providers as p
-from benchmarks.gpu.rows import Row, read, row
+from benchmarks.gpu.rows import Row, root_row, row
+from benchmarks.gpu.testing import PYTEST, PYTEST_CUDA
+from wssl_fast.backends import cuda
+
+LOTS = (PYTEST, PYTEST_CUDA)
+HEAD = "csrc/cuda for PREFERRED"
 
 
 def timed(shape: tuple[int, int], name: str, call: str, ms: float, **fields: object) -> Row:
@@ -21,8 +25,22 @@ def timed(shape: tuple[int, int], name: str, call: str, ms: float, **fields: obj
     )
 
 
+def solved(k: int, name: str, us: float, **fields: object) -> Row:
+    defaults = {"call": sweep.GRAPH, "rounds": 20, "hardware": {"architecture": "sm_90"}}
+    return root_row(k) | {"provider": name, "p50_ms": us / 1e3} | defaults | fields
+
+
 def good_rows() -> list[Row]:
-    rows = [row(group="tests", provider="pytest", note="9 passed")]
+    rows = [row(group="tests", provider=name, note="9 passed") for name in LOTS]
+    rows += [row(group="sanitizer", provider="memcheck", note="clean")]
+    for k, us in plan.ROOT_TARGETS.items():
+        rows += [
+            solved(k, plan.CSRC, 0.9 * us),
+            solved(k, plan.CSRC, 5 * us, call=sweep.PLAIN),
+            solved(k, f"{plan.CSRC} 32x32", 0.1 * us),  # not the planned tile: does not count
+            solved(k, plan.TRITON, 1.2 * us),
+            solved(k, p.COMPOSED, 3 * us),
+        ]
     rows.append({"provider": targets.DENSE, "dtype": "bfloat16", "rate": 700.0})
     for shape in plan.TARGET_SHAPES:
         rows += [
@@ -55,7 +73,7 @@ def by_ratio(rows: Sequence[Row]) -> dict[tuple[str, str], targets.Verdict]:
 
 def test_targets_hit() -> None:
     found = targets.verdicts(good_rows())
-    assert [v.verdict for v in found] == ["hit"] * 12
+    assert [v.verdict for v in found] == ["hit"] * 21
     measured = {v.what.split(",")[0]: v.measured for v in found}
     assert measured["faster than the best PyTorch composition"] == "2.5x"
     assert measured["cheaper than the cheapest Barlow Twins on the same rows"] == "6x"
@@ -64,7 +82,7 @@ def test_targets_hit() -> None:
     assert measured["faster than the paper's loss extrapolated from 4096"] == "2.56e+04x"
     assert measured["of the measured dense rate"] == "0.7"
     assert measured["peak memory beyond input and gradient"] == "6"
-    assert targets.table(found).splitlines()[-1] == "12 hit, 0 missed, 0 without a verdict"
+    assert targets.table(found).splitlines()[-1] == "21 hit, 0 missed, 0 without a verdict"
 
 
 def test_targets_missed_and_not_measured() -> None:
@@ -89,6 +107,72 @@ def test_no_ratio_counts_where_tests_failed() -> None:
     rows = [row(group="tests", provider="pytest", wrong="failed: 2 failed"), *good_rows()[1:]]
     verdicts = {v.verdict for v in targets.verdicts(rows)}
     assert verdicts == {"withheld: tests failed: 2 failed"}
+    assert targets.suggestion(rows) == f"{HEAD}: no size (tests failed: 2 failed)"
+
+
+# csrc/cuda
+
+
+def of_root(rows: Sequence[Row]) -> list[targets.Verdict]:
+    return [v for v in targets.verdicts(rows) if v.case.endswith("root")]
+
+
+def test_targets_of_the_root() -> None:
+    assert plan.ROOT_TARGETS == cuda_kernel.TARGETS
+    assert set(plan.ROOT_TARGETS) < set(plan.ROOT_SIZES)
+    found = of_root(good_rows())
+    assert [v.measured for v in found[:3]] == ["54 us", "1.33x", "3.33x"]
+    assert [v.aim for v in found[::3]] == ["<= 60 us", "<= 120 us", "<= 350 us"]
+    rows = [r for r in good_rows() if r.get("shape") != [512, 512]]
+    rows += [
+        solved(512, plan.CSRC, 130.0),
+        solved(512, plan.TRITON, 120.0),
+        root_row(512) | {"provider": p.COMPOSED, "error": "OutOfMemoryError: no memory"},
+        # another problem of the same shape
+        row(group="sweep", shape=[512, 512], dtype="float32", skipped="time was up, or lost"),
+    ]
+    assert [v.verdict for v in of_root(rows)[3:6]] == [
+        "missed",
+        "missed",
+        "not measured: composition at 512 x 512 (graph): OutOfMemoryError: no memory",
+    ]
+    rows = [r for r in rows if r.get("shape") != [512, 512] or r.get("group") != "root"]
+    assert "no row of csrc/cuda at 512 x 512 (graph)" in of_root(rows)[3].verdict
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"group": "tests", "provider": LOTS[1], "wrong": "failed: 1 failed"}, LOTS[1]),
+        ({"group": "sanitizer", "provider": "racecheck", "wrong": "2 errors found"}, "racecheck"),
+    ],
+)
+def test_what_is_wrong_with_csrc_withholds_its_ratios_alone(
+    bad: Row, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*good_rows(), row(**bad)]
+    verdicts = [v.verdict for v in targets.verdicts(rows)]
+    assert verdicts == ["hit"] * 12 + [f"withheld: {said}: {bad['wrong']}"] * 9
+    assert targets.suggestion(rows) == f"{HEAD}: no size ({said}: {bad['wrong']})"
+    monkeypatch.setitem(cuda.PREFERRED, "sm_90", (1, 64))  # the package takes it: all count
+    assert "hit" not in {v.verdict for v in targets.verdicts(rows)}
+
+
+def test_sizes_to_prefer() -> None:
+    rows = good_rows()
+    said = "k = 256 (1.33x), 512 (1.33x), 1024 (1.33x)"
+    assert targets.suggestion(rows) == f'{HEAD}: {said}: {{"sm_90": (256, 1024)}}'
+    rows += [solved(768, plan.CSRC, 10.0, wrong="value off", p50_ms=None)]
+    rows += [solved(768, plan.TRITON, 20.0), solved(2048, plan.TRITON, 20.0)]
+    assert targets.suggestion(rows) == f"{HEAD}: {said}; no single range, not at [768]"
+    slow = [r for r in good_rows() if r.get("group") != "root"]
+    slow += [solved(256, plan.CSRC, 2.0), solved(256, plan.TRITON, 2.0)]
+    assert targets.suggestion(slow) == f"{HEAD}: no size (faster at none of 1 that were measured)"
+    for fields in ({"skipped": "not built"}, {"note": "cut off: ..."}):
+        rows = [*good_rows(), row(group="tests", provider=LOTS[1], **fields)]
+        (why,) = fields.values()
+        assert targets.suggestion(rows) == f"{HEAD}: no size ({LOTS[1]}: {why})"
+    assert "no row of pytest tests/cuda" in targets.suggestion([])
 
 
 def test_extrapolation_is_a_row_that_says_so() -> None:
@@ -102,34 +186,22 @@ def test_extrapolation_is_a_row_that_says_so() -> None:
     assert all(v.verdict == "hit" for v in again)
 
 
-# stages and command
-
-
-def test_outcome_of_tests() -> None:
-    assert stages.outcome(["...", "=== 9 passed in 3s ==="], 0) == (None, "9 passed in 3s")
-    failed, _ = stages.outcome(["FAILED a", "1 failed, 8 passed in 3s"], 1)
-    assert failed == "failed: 1 failed, 8 passed in 3s"
-    assert stages.outcome(["....... [ 50%]"], None)[0] is None
-    assert stages.outcome(["..F.... [ 50%]"], None)[0] == "failed before they were cut off"
-
-
-@pytest.mark.parametrize("broken", [False, True])
-def test_tests_are_run_and_reported(tmp_path: Path, broken: bool) -> None:
-    (tmp_path / "test_one.py").write_text(f"def test_one():\n    assert not {broken}\n")
-    place = stages.Place(tmp_path / "out", time.time() + 100, "cpu")
-    stages.fresh(place)
-    failed = stages.run_tests(place, [str(tmp_path / "test_one.py")], place.logger())
-    assert bool(failed) == broken
-    (found,) = read(place.rows)
-    assert (found["group"], found["wrong"]) == ("tests", failed)
-    assert bool(targets.tests_failed(read(place.rows))) == broken
+# command
 
 
 def test_dry_run_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["run", "--dry"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split()[2:5] == ["target", "512x8192", "bfloat16"]
-    assert "168 cases" in out
+    stages, cases = out.split("sweep      until the end:\n")
+    assert [line.split()[0] for line in stages.splitlines()] == [
+        *("build", "tests", "sanitizer", "root")
+    ]
+    assert "tests/cuda/test_w2.py" in stages
+    assert "k = 256, 512, 1024, 128, 768, 2048" in stages
+    assert cases.splitlines()[0].split()[2:5] == ["target", "512x8192", "bfloat16"]
+    assert "168 cases" in cases
+    assert command.main(["sweep", "--dry"]) == 0
+    assert capsys.readouterr().out == cases
 
 
 def test_without_a_gpu_nothing_is_measured(
@@ -145,4 +217,6 @@ def test_targets_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, good_rows())))
     assert command.main(["targets", str(path)]) == 0
-    assert "12 hit" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "21 hit" in out
+    assert "csrc/cuda for PREFERRED" in out.splitlines()[-1]

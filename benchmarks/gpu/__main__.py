@@ -1,6 +1,8 @@
 """`python -m benchmarks.gpu`: the tests and the measurements that need a CUDA machine.
 
-    run      build in place, tests, sweep, table of targets: what `make gpu` does
+    run      build in place, tests and a sanitizer, the k x k problem alone, sweep, table of
+             targets: what `make gpu` does
+    root     the k x k problem and the table alone
     sweep    the sweep and the table alone
     targets  the table again, from rows
     tune     tiles for this machine's architecture: regenerates its part of table.json
@@ -18,19 +20,25 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu import plan, rows, stages, targets
+from benchmarks.gpu.place import Place
 from benchmarks.gpu.supervise import parse_steps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if all went well; 1 if tests failed; 2 if there is no GPU; 3 if a worker lost it."""
+    """0 if all went well; 1 if tests failed or a sanitizer found something; 2 if there is no GPU;
+    3 if a worker lost it."""
     options = _parser().parse_args(arguments)
     if options.command == "targets":
-        print(targets.table(targets.verdicts(rows.read(options.rows))))
+        found = rows.read(options.rows)
+        print(targets.table(targets.verdicts(found)))
+        print(targets.suggestion(found))
         return 0
     deadline = options.deadline or time.time() + options.seconds
     shapes = tuple(options.shape)
-    place = stages.Place(options.out.resolve(), deadline, options.device, shapes)
+    place = Place(options.out.resolve(), deadline, options.device, shapes)
     if options.dry:
+        if options.command == "run":
+            print(stages.describe())
         print(plan.describe(place.cases()))
         return 0
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -41,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _dispatch(options, place)
 
 
-def _dispatch(options: argparse.Namespace, place: stages.Place) -> int:
+def _dispatch(options: argparse.Namespace, place: Place) -> int:
     if options.command == "run":
         return stages.everything(place, options.tests)
-    if options.command == "sweep":
+    if options.command in ("root", "sweep"):
         stages.fresh(place)
-        stages.sweep(place)
+        stages.roots(place) if options.command == "root" else stages.sweep(place)
+        stages.conclude(place)
         return 0
     if options.command == "tune":
         return stages.tune(place, _tune_arguments(options))
@@ -56,6 +65,8 @@ def _dispatch(options: argparse.Namespace, place: stages.Place) -> int:
     skipped = parse_steps(options.skip)
     if options.command == "worker":
         return stages.work(place, skipped)
+    if options.command == "root-worker":
+        return stages.root_work(place, skipped)
     return stages.tune_work(place, skipped, options.kernel, options.product, options.size)
 
 
@@ -67,11 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(dry=False)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{run,sweep,targets,tune}"
+        dest="command", required=True, metavar="{run,root,sweep,targets,tune}"
     )
     again = commands.add_parser("targets")
     again.add_argument("rows", type=Path)
-    for name in ("run", "sweep", "tune", "worker", "warm", "tune-worker"):  # the last three inside
+    inside = ("worker", "root-worker", "warm", "tune-worker")
+    for name in ("run", "root", "sweep", "tune", *inside):
         command = commands.add_parser(name)
         default = Path(os.environ.get("OUT") or "build/gpu")
         command.add_argument("--out", type=Path, default=default)
@@ -83,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("run", "sweep"):
             command.add_argument("--dry", action="store_true", help="print the plan alone")
         if name == "run":
-            command.add_argument("--tests", nargs="*", default=list(stages.TESTS))
+            command.add_argument("--tests", nargs="*", help="instead of the usual ones")
         if name == "warm":
             command.add_argument("--part", type=int, required=True)
             command.add_argument("--parts", type=int, required=True)

@@ -54,22 +54,32 @@ def newton_schulz(a: Tensor) -> Tensor:
     return torch.lerp(q, q.mT, 0.5) * norm.rsqrt()
 
 
+def gram_root(c: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From c = z z^T (n, n) float32 of raw rows z (n, m): W2, 1/|z_i|, Q = A^(-1/2), C = X X^T."""
+    n = c.shape[0]
+    inv = c.diagonal().rsqrt()
+    c = inv[:, None] * c * inv
+    mean = c.mean(0)
+    g = (c - mean - (mean - mean.mean())[:, None]) / n
+    q = newton_schulz(g + g.diagonal().mean() / n)  # 1/sqrt n, a null vector, lifted
+    value = (2 - 2 / math.sqrt(m) * (q * g).sum()).clamp_min(0).sqrt()
+    return value, inv, q, c
+
+
+def gram_weights(q: Tensor, c: Tensor) -> Tensor:
+    """B - diag rowsum(B C), B = H Q: W of backends/eager/w2_gram.py without -2/(n sqrt m)."""
+    a = q - q.mean(0)
+    a.diagonal().sub_((a * c).sum(1))
+    return a
+
+
 class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, fast: bool) -> Tensor:
-        n, m = z.shape
         with _float32_products(fast):
-            c = _into_float32(z, z.mT)  # (n, n)
-            inv = c.diagonal().rsqrt()
-            c = inv[:, None] * c * inv  # X X^T
-            mean = c.mean(0)
-            g = (c - mean - (mean - mean.mean())[:, None]) / n
-            q = newton_schulz(g + g.diagonal().mean() / n)  # 1/sqrt n, a null vector, lifted
-        value = (2 - 2 / math.sqrt(m) * (q * g).sum()).clamp_min(0).sqrt()
+            value, inv, q, c = gram_root(_into_float32(z, z.mT), z.shape[1])
         if ctx.needs_input_grad[0]:
-            a = q - q.mean(0)
-            a.diagonal().sub_((a * c).sum(1))
-            a.mul_(inv).mul_(inv[:, None])
+            a = gram_weights(q, c).mul_(inv).mul_(inv[:, None])
             ctx.save_for_backward(z, a, value)
             ctx.fast = fast
         return value

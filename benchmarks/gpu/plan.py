@@ -23,13 +23,18 @@ MEMORY_SHAPE = (512, 32768)
 LITERAL_SHAPES = ((512, 2048), (512, 4096))  # what an exponent is fitted to
 CENTRE = TARGET_SHAPES[0]
 EXPENSIVE = 10.0  # seconds of a case of the grid
+SMALL_SHAPE = (256, 2048)
+
+ROOT_TARGETS = {256: 60.0, 512: 120.0, 1024: 350.0}  # us of csrc/cuda in a graph, on an H200
+ROOT_SIZES = (*ROOT_TARGETS, 128, 768, 2048)
+TRITON, CSRC = "Triton", "csrc/cuda"  # beside p.COMPOSED: who solves the k x k problem alone
 
 OURS = (p.OURS, p.HIGHEST, p.DOUBLE)
 COMPOSITIONS = (p.COMPOSED, p.COMPOSED_FAST)
 BESIDE = (p.BARLOW, p.BARLOW_AUTOCAST, p.VICREG, p.VICREG_AUTOCAST)
 LITERAL = (p.EIGVALSH, p.SVDVALS, p.LITERAL)
 EVERY = (
-    *(*OURS, p.COMPOSED, p.COMPILED, p.COMPOSED_FAST, p.MUON),
+    *(*OURS, p.CUDA, p.COMPOSED, p.COMPILED, p.COMPOSED_FAST, p.MUON),
     *(*BESIDE, p.UNIFORMITY, p.SVDVALS, p.PDIST),
 )
 GRID = (p.OURS, p.COMPOSED, p.BARLOW_AUTOCAST)
@@ -70,6 +75,11 @@ class Case:
         return total
 
 
+def root_job(k: int) -> str:
+    """The k x k problem alone, as a journal has it."""
+    return f"root {k}"
+
+
 def plan() -> list[Case]:
     """Every case once, the most wanted first."""
     found: dict[str, Case] = {}
@@ -88,9 +98,12 @@ def _cases() -> Iterator[Case]:
         yield Case("paper", n, m, "bfloat16", (p.OURS, p.COMPOSED, *LITERAL))
     for n, m in LARGE_SHAPES:
         yield Case("large", n, m, "bfloat16", (*OURS[:2], *COMPOSITIONS, *BESIDE[1:2], p.MUON))
+    for dtype in ("bfloat16", "float32"):
+        yield Case("small", *SMALL_SHAPE, dtype, (GRID[0], p.CUDA, *GRID[1:]))
     for dtype in ("float32", "float16"):
+        ours = (*OURS, p.CUDA) if dtype == "float32" else OURS
         for n, m in TARGET_SHAPES:
-            yield Case("dtype", n, m, dtype, (*OURS, *COMPOSITIONS, p.MUON, *BESIDE, p.UNIFORMITY))
+            yield Case("dtype", n, m, dtype, (*ours, *COMPOSITIONS, p.MUON, *BESIDE, p.UNIFORMITY))
     tall = (*OURS, *COMPOSITIONS, p.MUON, *BESIDE, p.EIGVALSH, p.UNIFORMITY, p.PDIST)
     for dtype in ("bfloat16", "float32"):
         yield Case("tall", 4096, 1024, dtype, tall)

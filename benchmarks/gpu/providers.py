@@ -24,6 +24,7 @@ from wssl_fast.backends import choice
 OURS = "wssl_fast"
 HIGHEST = "wssl_fast highest"
 DOUBLE = "wssl_fast double"
+CUDA = "wssl_fast cuda"
 COMPOSED = "composition"
 COMPILED = "composition (torch.compile)"
 COMPOSED_FAST = "composition (TF32)"
@@ -209,6 +210,12 @@ def _ours(precision: str) -> Loss:
     return partial(wf.wasserstein_uniformity, precision=precision)
 
 
+def _by_cuda(z: Tensor) -> Tensor:
+    """As OURS, its k x k problem by csrc/cuda whatever the size."""
+    with choice.use("cuda"):
+        return wf.wasserstein_uniformity(z)
+
+
 def root_flops(k: int) -> float:
     """The 25 products of the float32 Newton-Schulz, each in full."""
     return 25 * 2.0 * k**3
@@ -265,6 +272,7 @@ PROVIDERS: Sequence[Provider] = (
     Provider(OURS, lambda: wf.wasserstein_uniformity, _ours_seconds, exact=True),
     Provider(HIGHEST, lambda: _ours("highest"), _ours_seconds),
     Provider(DOUBLE, lambda: _ours("double"), _double_seconds, exact=True),
+    Provider(CUDA, lambda: _by_cuda, _ours_seconds, exact=True, note="k x k problem by csrc/cuda"),
     Provider(COMPOSED, lambda: composed_w2, _composed_seconds),
     Provider(
         COMPILED,

@@ -20,7 +20,8 @@ Row = dict[str, object]
 FIELDS = (
     *("group", "tier", "shape", "dtype", "mode", "provider", "call"),
     *("rounds", "min_ms", "p20_ms", "p50_ms", "p80_ms", "floor_ms", "time_over_floor"),
-    *("peak_bytes", "launches", "value_error", "gradient_error"),
+    *("modelled_ms", "time_over_modelled"),
+    *("peak_bytes", "launches", "value_error", "gradient_error", "weights_error"),
     *("wrong", "error", "skipped", "extrapolated", "note"),
 )
 """Of a row of the sweep, null where they do not apply. `wrong`: why a result is not to be trusted,
@@ -33,6 +34,11 @@ def row(**fields: object) -> Row:
     if unknown:
         raise TypeError(f"no such fields of a row: {', '.join(sorted(unknown))}")
     return dict.fromkeys(FIELDS) | fields
+
+
+def root_row(k: int | None) -> Row:
+    """A row of the k x k problem alone, or of none, otherwise empty. float32: the grade."""
+    return row(group="root", shape=[k, k] if k else None, dtype="float32", mode="root")
 
 
 class Rows:

@@ -1,24 +1,35 @@
-"""The stages of `make gpu`, each within its time: build, tests, sweep, table of targets."""
+"""The stages of `make gpu`, each within its time: build, tests with a sanitizer beside them, the
+k x k problem alone, sweep, table of targets."""
 
-import importlib.util
+import dataclasses
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu import providers as p
-from benchmarks.gpu import targets
-from benchmarks.gpu.plan import Case, plan
+from benchmarks.gpu import sanitizer, targets, testing
+from benchmarks.gpu.place import Place
+from benchmarks.gpu.plan import CSRC, ROOT_SIZES, TRITON, root_job
 from benchmarks.gpu.rates import measure_rates
-from benchmarks.gpu.rows import Log, Rows, read, row
-from benchmarks.gpu.supervise import ROOT, Journal, Step, is_skipped, python, stop, supervise
+from benchmarks.gpu.rows import Log, Row, read, root_row
+from benchmarks.gpu.supervise import (
+    EVERY_JOB,
+    ROOT,
+    TOGETHER,
+    Journal,
+    Step,
+    is_skipped,
+    python,
+    stop,
+    supervise,
+)
 from benchmarks.gpu.sweep import Worker, case_row, warm
 from benchmarks.gpu.timing import DeviceLostError, stopwatch
 
@@ -26,139 +37,110 @@ SECONDS = 535.0  # of 600 that a machine may give to one command
 LAST_SECONDS = 6.0  # for the table
 WORKER_SECONDS = 10.0  # before it is stopped, a worker should be writing its last rows
 BUILD_SECONDS = 90.0
-TESTS_SHARE = 0.4
+TESTS_SHARE = 0.36
+ROOT_SECONDS = 80.0
 SILENCE = 90.0  # of a worker that is given up: more than any one kernel, or step, takes
+ROOT_SILENCE = 40.0  # nothing but Triton compiles there, which is a sign of life
 WARM_WORKERS = 4
-TEST_WORKERS = 6
-TESTS = ("tests/triton", "--ignore=tests/triton/test_compiled.py")
 RATES = "rates"
 COMPILED_BY_CALLS = (p.OURS, p.HIGHEST, p.DOUBLE, p.UNIFORMITY, p.COMPILED)
 WARM_TIERS = ("target", "memory", "large", "dtype", "tall")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a run writes (few files, side by side: a lent machine gives back no more), and until
-    when it goes on."""
-
-    folder: Path
-    deadline: float
-    """time.time()."""
-    device: str = "cuda"
-    shapes: tuple[str, ...] = ()
-    """Cases of a rehearsal, as `48x80 float32`; none: the plan."""
-
-    @property
-    def rows(self) -> Path:
-        return self.folder / "gpu.jsonl"
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / "journal.txt"
-
-    @property
-    def errors(self) -> Path:
-        """What workers and the build write to stderr."""
-        return self.folder / "errors.txt"
-
-    @property
-    def tests(self) -> Path:
-        return self.folder / "tests.txt"
-
-    def cases(self) -> list[Case]:
-        """What is to be measured, in order."""
-        return [_rehearsed(text) for text in self.shapes] if self.shapes else plan()
-
-    def arguments(self) -> list[str]:
-        """For a worker."""
-        shapes = [part for shape in self.shapes for part in ("--shape", shape)]
-        place = ["--out", str(self.folder), "--deadline", str(self.deadline)]
-        return [*place, "--device", self.device, *shapes]
-
-    def logger(self) -> Log:
-        return Log(self.folder / "log.txt", self.deadline)
-
-    def writer(self) -> Rows:
-        return Rows(self.rows, torch.device(self.device))
+def describe() -> str:
+    """The stages before the sweep, as text."""
+    lots = "; ".join(" ".join(lot.selection) for lot in testing.lots(""))
+    tools = " and ".join(sanitizer.TOOLS)
+    sizes = ", ".join(str(k) for k in ROOT_SIZES)
+    return "\n".join(
+        [
+            f"build      at most {BUILD_SECONDS:.0f} s",
+            f"tests      {TESTS_SHARE:.0%} of what is left: {lots}",
+            f"sanitizer  beside them: {tools} of {CSRC}, {sanitizer.SECONDS:.0f} s each",
+            f"root       at most {ROOT_SECONDS:.0f} s, k = {sizes}: "
+            f"{TRITON}, {CSRC} on every tile, {p.COMPOSED}",
+            "sweep      until the end:",
+        ]
+    )
 
 
-def _rehearsed(text: str) -> Case:
-    shape, dtype = text.split()
-    n, m = (int(part) for part in shape.split("x"))
-    return Case("rehearsal", n, m, dtype, tuple(p.BY_NAME))
-
-
-def everything(place: Place, tests: Sequence[str]) -> int:
-    """Build, tests with compilation beside them, sweep, table. 0 if no test failed."""
+def everything(place: Place, tests: Sequence[str] | None) -> int:
+    """All stages. 0 if no test failed and no sanitizer found anything. `tests`: instead of the
+    usual ones."""
     fresh(place)
     log = place.logger()
     log.say("building in place")
     build(place, log)
-    failed = run_tests(place, tests, log) if tests else None
-    sweep(place)
-    return 1 if failed else 0
+    right = proof(place, tests, log)
+    lost = roots(place)
+    suspects = (CSRC, TOGETHER)
+    sweep(place, without_cuda=any(step.name.startswith(suspects) for step in lost))
+    conclude(place)
+    return 0 if right else 1
 
 
 def fresh(place: Place) -> None:
     """Nothing of an earlier run."""
     place.folder.mkdir(parents=True, exist_ok=True)
-    for old in (place.rows, place.journal, place.errors, place.tests, place.logger().path):
+    reports = [lot.report for lot in testing.lots("")] + list(sanitizer.TOOLS)
+    ours = (place.rows, place.journal, place.root_journal, place.errors, place.logger().path)
+    for old in (*ours, *map(place.report, reports)):
         old.unlink(missing_ok=True)
 
 
 def build(place: Place, log: Log) -> None:
-    """The compiled part, where the package lies; without it everything works, slower on a CPU."""
+    """The compiled parts, where the package lies; without them everything else works. csrc/cuda
+    for the architecture at hand, unless WSSL_FAST_CUDA_ARCHS says otherwise."""
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    environment = dict(os.environ)
+    if place.device == "cuda":
+        found = architecture(torch.cuda.get_device_capability())
+        environment.setdefault("WSSL_FAST_CUDA_ARCHS", found)
     with place.errors.open("ab") as errors:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=errors, stderr=errors, env=environment, start_new_session=True
+        )
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, stdout=errors, stderr=errors, timeout=BUILD_SECONDS, check=False
-            )
+            code = process.wait(timeout=BUILD_SECONDS)
         except subprocess.TimeoutExpired:
             log.say(f"build: not done in {BUILD_SECONDS:.0f} s, going on without it")
             return
-    if done.returncode:
-        log.say(f"build: exit code {done.returncode} ({place.errors.name}), going on without it")
-
-
-def run_tests(place: Place, selection: Sequence[str], log: Log) -> str | None:
-    """pytest within its share of the time, while workers compile what the sweep will call. What
-    failed, or None; being cut off is no failure."""
-    until = time.time() + TESTS_SHARE * log.left()
-    command = [sys.executable, "-m", "pytest", *selection, "-q", "--maxfail=25"]
-    command += ["-o", "faulthandler_timeout=60"]
-    if importlib.util.find_spec("xdist"):
-        command += ["-n", str(min(TEST_WORKERS, os.cpu_count() or 1))]
-    log.say(f"{' '.join(command[1:])}, at most {until - time.time():.0f} s")
-    warming = _start_warming(place, until) if place.device == "cuda" else []
-    ended = True
-    with place.tests.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
-        )
-        try:
-            process.wait(timeout=max(until - time.time(), 1))
-        except subprocess.TimeoutExpired:
-            ended = False
         finally:
-            for one in (process, *warming):
+            stop(process)
+    if code:
+        log.say(f"build: exit code {code} ({place.errors.name}), going on without it")
+
+
+def architecture(capability: tuple[int, int]) -> str:
+    """As WSSL_FAST_CUDA_ARCHS names it.
+
+    >>> architecture((9, 0)), architecture((8, 6)), architecture((10, 0))
+    ('90a', '86', '100')
+    """
+    name = f"{capability[0]}{capability[1]}"
+    return f"{name}a" if name == "90" else name
+
+
+def proof(place: Place, tests: Sequence[str] | None, log: Log) -> bool:
+    """Tests within their share of the time; beside them compilation of what will be called, and
+    the sanitizer. False if anything is wrong."""
+    why_not = testing.why_no_cuda(place.device)
+    if tests is None:
+        wanted = testing.lots(why_not)
+        if why_not:
+            testing.not_selected(place, why_not, log)
+    else:
+        wanted = [testing.Lot(testing.PYTEST, tuple(tests), "tests")] if tests else []
+    until = time.time() + TESTS_SHARE * log.left()
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(sanitizer.run, place, why_not, log)
+        warming = _start_warming(place, until) if wanted and place.device == "cuda" else []
+        try:
+            failed = testing.run(place, wanted, log, until)
+        finally:
+            for one in warming:
                 stop(one)
-    lines = place.tests.read_text(encoding="utf-8", errors="replace").splitlines()
-    failed, note = outcome(lines, process.returncode if ended else None)
-    place.writer().add(row(group="tests", provider="pytest", wrong=failed, note=note))
-    log.say(f"tests: {note}")
-    for line in [line for line in lines if line.startswith(("FAILED", "ERROR"))][:25]:
-        log.write(f"    {line}")
-    return failed
-
-
-def outcome(lines: Sequence[str], code: int | None) -> tuple[str | None, str]:
-    """What failed (None: nothing) and a note, from pytest's output; `code` None if cut off."""
-    last = next((line.strip("= ") for line in reversed(lines) if line.strip()), "no output")
-    if code is None:
-        broken = any(re.fullmatch(r"[.FEsxX]*[FE][.FEsxX]*(\s+\[ *\d+%\])?", x) for x in lines)
-        return "failed before they were cut off" if broken else None, f"cut off: {last}"
-    return (None if code == 0 else f"failed: {last}"), last
+        return watched.result() and not failed
 
 
 def _start_warming(place: Place, until: float) -> list[subprocess.Popen[bytes]]:
@@ -181,35 +163,96 @@ def warm_part(place: Place, part: int, parts: int) -> None:
         for name in case.providers
         if name in COMPILED_BY_CALLS
     ]
-    warm(pairs[part::parts], torch.device(place.device), place.logger())
+    device, log = torch.device(place.device), place.logger()
+    from benchmarks.gpu import root_sweep  # needs Triton
+
+    root_sweep.warm(place.roots()[part::parts], device, log)
+    warm(pairs[part::parts], device, log)
 
 
-def sweep(place: Place) -> None:
-    """Workers over the plan, rows for what they left, the table of targets."""
-    log, writer, journal = place.logger(), place.writer(), Journal(place.journal)
+def roots(place: Place) -> list[Step]:
+    """Workers over the k x k problem alone, rows for what they left. What was lost."""
+    until = min(time.time() + ROOT_SECONDS, place.deadline - LAST_SECONDS)
+    journal, sizes = Journal(place.root_journal), place.roots()
+    jobs = {root_job(k): k for k in sizes}
+    lost = _supervised(
+        dataclasses.replace(place, deadline=until),
+        "root-worker",
+        journal,
+        lambda name: root_row(jobs.get(name)),
+        silence=ROOT_SILENCE,
+    )
+    ended = journal.ended()
+    for name, k in jobs.items():
+        if name not in ended:
+            place.writer().add(root_row(k) | {"skipped": "time was up, or lost"})
+    measured = sum(name in ended for name in jobs)
+    place.logger().say(f"{measured} of {len(sizes)} sizes of the root measured")
+    return lost
+
+
+def sweep(place: Place, *, without_cuda: bool = False) -> None:
+    """Workers over the plan, rows for what they left. `without_cuda`: csrc/cuda may have cost a
+    worker before, and would cost as much again."""
+    writer, journal = place.writer(), Journal(place.journal)
     cases = place.cases()
     by_key = {case.key: case for case in cases}
-
-    def lost(step: Step, reason: str) -> None:
-        log.say(f"    lost at {step.job or 'start'}, {step.name}: {reason}")
-        tail = _tail(place.errors)
-        found = case_row(by_key.get(step.job)) | {"provider": step.name}
-        writer.add(found | {"error": f"worker lost: {reason}" + (f" ({tail})" if tail else "")})
-
-    def start(skipped: Sequence[Step]) -> subprocess.Popen[bytes]:
-        return python("worker", *place.arguments(), output=place.errors, skipped=skipped)
-
-    supervise(start, journal, lost, deadline=place.deadline - LAST_SECONDS, silence=SILENCE)
+    skipped = [Step(EVERY_JOB, p.CUDA)] if without_cuda else []
+    for case in cases if without_cuda else ():
+        if p.CUDA in case.providers:
+            why = f"{CSRC} may have cost a worker at the k x k problem alone"
+            writer.add(case_row(case) | {"provider": p.CUDA, "skipped": why})
+    _supervised(
+        dataclasses.replace(place, deadline=place.deadline - LAST_SECONDS),
+        "worker",
+        journal,
+        lambda name: case_row(by_key.get(name)),
+        silence=SILENCE,
+        skipped=skipped,
+    )
     ended = journal.ended()
     for case in cases:
         if case.key not in ended:
             writer.add(case_row(case) | {"skipped": "time was up, or lost"})
+    measured = sum(case.key in ended for case in cases)
+    place.logger().say(f"{measured} of {len(cases)} cases measured; rows in {place.rows}")
+
+
+def conclude(place: Place) -> None:
+    """The table of targets, and for which sizes csrc/cuda should be preferred."""
     found = targets.extrapolated(read(place.rows))
     if found:
-        writer.add(found)
-    measured = sum(case.key in ended for case in cases)
-    log.say(f"{measured} of {len(cases)} cases measured; rows in {place.rows}")
-    log.write(targets.table(targets.verdicts(read(place.rows))))
+        place.writer().add(found)
+    rows, log = read(place.rows), place.logger()
+    log.write(targets.table(targets.verdicts(rows)))
+    log.write(targets.suggestion(rows))
+
+
+def _supervised(
+    place: Place,
+    command: str,
+    journal: Journal,
+    row_of: Callable[[str], Row],
+    *,
+    silence: float,
+    skipped: Sequence[Step] = (),
+) -> list[Step]:
+    """Workers until `place.deadline`, a row for each step that was lost: those steps."""
+    log, writer = place.logger(), place.writer()
+    given_up: list[Step] = []
+
+    def lost(step: Step, reason: str) -> None:
+        given_up.append(step)
+        log.say(f"    lost at {step.job or 'start'}, {step.name}: {reason}")
+        tail = _tail(place.errors)
+        error = f"worker lost: {reason}" + (f" ({tail})" if tail else "")
+        writer.add(row_of(step.job) | {"provider": step.name, "error": error})
+
+    def start(skipped: Sequence[Step]) -> subprocess.Popen[bytes]:
+        return python(command, *place.arguments(), output=place.errors, skipped=skipped)
+
+    supervise(start, journal, lost, deadline=place.deadline, silence=silence, skipped=skipped)
+    return given_up
 
 
 def tune(place: Place, arguments: Sequence[str]) -> int:
@@ -238,7 +281,7 @@ def work(place: Place, skipped: Sequence[Step]) -> int:
     """A worker: rates once, then cases. 3 if the device was lost."""
     device = torch.device(place.device)
     journal, log = Journal(place.journal), place.logger()
-    if log.left() < LAST_SECONDS:
+    if log.left() <= 0:
         return 0
     try:
         watch = stopwatch(device)
@@ -247,8 +290,23 @@ def work(place: Place, skipped: Sequence[Step]) -> int:
             log.say("rates of the device")
             measure_rates(device, watch, place.writer(), log)
             journal.end(RATES)
-        until = Log(log.path, place.deadline - LAST_SECONDS - WORKER_SECONDS)
+        until = Log(log.path, place.deadline - WORKER_SECONDS)
         Worker(device, watch, place.writer(), journal, until, skipped).run(place.cases())
+    except DeviceLostError as error:
+        log.say(f"    device lost: {error}")
+        return 3
+    return 0
+
+
+def root_work(place: Place, skipped: Sequence[Step]) -> int:
+    """A worker over the k x k problem alone. 3 if the device was lost."""
+    from benchmarks.gpu import root_sweep  # needs Triton
+
+    device, log = torch.device(place.device), place.logger()
+    try:
+        journal, until = Journal(place.root_journal), Log(log.path, place.deadline - WORKER_SECONDS)
+        worker = Worker(device, stopwatch(device), place.writer(), journal, until, skipped)
+        root_sweep.run(worker, place.roots())
     except DeviceLostError as error:
         log.say(f"    device lost: {error}")
         return 3

@@ -84,18 +84,20 @@ def supervise(
     *,
     deadline: float,
     silence: float,
+    skipped: Sequence[Step] = (),
 ) -> None:
     """Starts workers until one has done everything or `deadline` (time.time) is past.
 
-    `start` gets the steps to leave out; a name that was lost in two jobs is left out of every job.
+    `start` gets the steps to leave out, `skipped` to begin with; a name that was lost in two jobs
+    is left out of every job.
     `lost` is told each step that was given up, and why.
     """
-    skipped: list[Step] = []
+    left_out = list(skipped)
     names: Counter[str] = Counter()
     for _ in range(MOST_WORKERS):
         ended = len(journal.ended())
         journal.touch()
-        process = start(skipped)
+        process = start(left_out)
         reason = _watch(process, journal, deadline, silence)
         if reason is None or time.time() > deadline:
             return
@@ -104,10 +106,10 @@ def supervise(
         if step is None and len(journal.ended()) == ended:
             return  # it cannot even start
         if step is not None:
-            skipped.append(step)
+            left_out.append(step)
             names[step.name] += 1
             if step.name != TOGETHER and names[step.name] == 2:
-                skipped.append(Step(EVERY_JOB, step.name))
+                left_out.append(Step(EVERY_JOB, step.name))
 
 
 def is_skipped(step: Step, skipped: Sequence[Step]) -> bool:

@@ -5,10 +5,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gpu import providers as p
-from benchmarks.gpu.plan import LARGE_SHAPES, LITERAL_SHAPES, MEMORY_SHAPE, TARGET_SHAPES
+from benchmarks.gpu.plan import (
+    CSRC,
+    LARGE_SHAPES,
+    LITERAL_SHAPES,
+    MEMORY_SHAPE,
+    ROOT_TARGETS,
+    TARGET_SHAPES,
+    TRITON,
+)
 from benchmarks.gpu.rates import DENSE
 from benchmarks.gpu.rows import row
 from benchmarks.gpu.sweep import BOTH, GRAPH, PLAIN
+from benchmarks.gpu.testing import CUT_OFF, PYTEST_CUDA
+from wssl_fast.backends import cuda
 
 Row = Mapping[str, object]
 Shape = tuple[int, int]
@@ -19,6 +29,8 @@ SHARE_OF_DENSE = 0.6
 MEMORY_LIMIT = 8.0
 AUTO_LIMIT = 1.05
 LITERAL_SHAPE = (512, 8192)
+ROOT = "root"
+KINDS = {TRITON: "Triton kernel", p.COMPOSED: "PyTorch composition"}
 # half-precision products that make one product: fp16x3 of the root, and bfloat16 rows with weights
 # of three bfloat16 pieces in the backward (costs.py)
 ROOT_PIECES, BACKWARD_PIECES = 3, 3
@@ -39,9 +51,10 @@ class Verdict:
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Every target, of rows of one run."""
-    red = tests_failed(rows)
     found = []
-    for case, what, unit, least, limit, ratio in _targets():
+    every = [(False, one) for one in _targets()] + [(True, one) for one in _root_targets()]
+    for of_csrc, (case, what, unit, least, limit, ratio) in every:
+        red = tests_failed(rows, of_csrc=of_csrc)
         aim = f"{'>=' if least else '<='} {limit:g}{unit}"
         try:
             value = ratio(rows)
@@ -69,10 +82,55 @@ def table(found: Sequence[Verdict]) -> str:
     return "\n".join(line.rstrip() for line in text)
 
 
-def tests_failed(rows: Sequence[Row]) -> str | None:
-    """What the tests of the run said, if they failed: then no ratio counts."""
-    failed = [row["wrong"] for row in rows if row.get("group") == "tests" and row.get("wrong")]
-    return f"tests {failed[-1]}" if failed else None
+def tests_failed(rows: Sequence[Row], *, of_csrc: bool) -> str | None:
+    """What tests or a sanitizer said, if they found anything: then no ratio counts. Those of
+    csrc/cuda count where it is measured (`of_csrc`), or where the package takes it."""
+    of_csrc = of_csrc or bool(cuda.PREFERRED)
+    for one in rows:
+        watched, name = one.get("group"), one.get("provider")
+        if watched not in ("tests", "sanitizer") or not one.get("wrong"):
+            continue
+        if watched == "tests" and name != PYTEST_CUDA:
+            return f"tests {one['wrong']}"
+        if of_csrc:
+            return f"{name}: {one['wrong']}"
+    return None
+
+
+def suggestion(rows: Sequence[Row]) -> str:
+    """A line for PREFERRED of backends/cuda.py: the sizes for which csrc/cuda was right, with its
+    tests passed, and faster than Triton's kernel, both in a graph."""
+    head = f"{CSRC} for PREFERRED"
+    why = tests_failed(rows, of_csrc=True) or _untested(rows)
+    if why:
+        return f"{head}: no size ({why})"
+    mine = [row for row in rows if row.get("group") == "root" and row.get("call") == GRAPH]
+    sizes = sorted({row["shape"][0] for row in mine})  # type: ignore[index]
+    ratios: dict[int, float] = {}
+    for k in sizes:
+        try:
+            ratios[k] = _root_ratio(k, TRITON)(rows)
+        except UnmeasuredError:
+            continue
+    chosen = [k for k in ratios if ratios[k] > 1.0]
+    if not chosen:
+        return f"{head}: no size (faster at none of {len(ratios)} that were measured)"
+    said = ", ".join(f"{k} ({ratios[k]:.3g}x)" for k in chosen)
+    between = [k for k in sizes if chosen[0] <= k <= chosen[-1] and k not in chosen]
+    if between:
+        return f"{head}: k = {said}; no single range, not at {between}"
+    hardware = next(row["hardware"] for row in mine) if "hardware" in mine[0] else {}
+    name = dict(hardware).get("architecture", "?")  # type: ignore[call-overload]
+    return f'{head}: k = {said}: {{"{name}": ({chosen[0]}, {chosen[-1]})}}'
+
+
+def _untested(rows: Sequence[Row]) -> str | None:
+    """Why nobody knows whether csrc/cuda is right."""
+    tests = [row for row in rows if row.get("provider") == PYTEST_CUDA]
+    if not tests:
+        return f"no row of {PYTEST_CUDA}"
+    said = str(tests[-1].get("skipped") or tests[-1].get("note") or "")
+    return f"{PYTEST_CUDA}: {said}" if tests[-1].get("skipped") or CUT_OFF in said else None
 
 
 def literal_at(rows: Sequence[Row], shape: Shape = LITERAL_SHAPE) -> tuple[float, float]:
@@ -108,14 +166,21 @@ def extrapolated(rows: Sequence[Row]) -> dict[str, object] | None:
 
 
 def best(
-    rows: Sequence[Row], shape: Shape, names: Sequence[str], *, call: str | None, dtype: str = DTYPE
+    rows: Sequence[Row],
+    shape: Shape,
+    names: Sequence[str],
+    *,
+    call: str | None,
+    dtype: str = DTYPE,
+    mode: str = BOTH,
 ) -> float:
     """Milliseconds of the fastest of `names`, forward and backward, that was timed."""
-    mine = _rows_of(rows, shape, names, dtype)
+    group = [row for row in rows if (row.get("group") == "root") == (mode == ROOT)]
+    mine = _rows_of(group, shape, names, dtype)
     timed = [
         float(row["p50_ms"])  # type: ignore[arg-type]
         for row in mine
-        if row.get("mode") == BOTH
+        if row.get("mode") == mode
         and row.get("p50_ms") is not None
         and not row.get("extrapolated")
         and call in (None, row.get("call"))
@@ -164,6 +229,28 @@ def _targets() -> Iterator[tuple[str, str, str, bool, float, Ratio]]:
         case = f"{MEMORY_SHAPE[0]} x {MEMORY_SHAPE[1]} {dtype}"
         what = "peak memory beyond input and gradient, in n^2 floats"
         yield case, what, "", False, MEMORY_LIMIT, _memory(dtype)
+
+
+def _root_targets() -> Iterator[tuple[str, str, str, bool, float, Ratio]]:
+    """Of csrc/cuda at the k x k problem alone."""
+    for k, limit in ROOT_TARGETS.items():
+        case = f"{k} x {k} root"
+        yield case, f"{CSRC}, graph; an aim for an H200", " us", False, limit, _root_us(k)
+        for name in (TRITON, p.COMPOSED):
+            what = f"{CSRC} faster than the {KINDS[name]}, graph"
+            yield case, what, "x", True, 1.0, _root_ratio(k, name)
+
+
+def _root_ms(rows: Sequence[Row], k: int, name: str) -> float:
+    return best(rows, (k, k), (name,), call=GRAPH, dtype="float32", mode=ROOT)
+
+
+def _root_us(k: int) -> Ratio:
+    return lambda rows: 1e3 * _root_ms(rows, k, CSRC)
+
+
+def _root_ratio(k: int, name: str) -> Ratio:
+    return lambda rows: _root_ms(rows, k, name) / _root_ms(rows, k, CSRC)
 
 
 def _faster(shape: Shape, names: Sequence[str], call: str) -> Ratio:

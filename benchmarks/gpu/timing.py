@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ COLD_BYTES = 2**28  # read in at least 60 us: longer than the host takes to repl
 MOST_SETS = 6
 
 Call = Callable[[], object]
+Input = TypeVar("Input")
 
 
 class Stopwatch(Protocol):
@@ -99,6 +100,8 @@ class Entry:
     """plain or graph."""
     runs: Sequence[Call]
     queued: bool
+    before: Sequence[Call] = ()
+    """Of each call, outside its time: restores what the call destroys."""
     timing: Timing = field(init=False)
 
     def __post_init__(self) -> None:
@@ -148,8 +151,11 @@ def measure(
 
 
 def _sample(entry: Entry, index: int, watch: Stopwatch) -> float | None:
+    place = index % len(entry.runs)
     try:
-        return watch.seconds(entry.runs[index % len(entry.runs)], queued=entry.queued)
+        if entry.before:
+            entry.before[place]()
+        return watch.seconds(entry.runs[place], queued=entry.queued)
     except Exception as error:
         entry.timing.samples.clear()
         entry.timing.wrong = describe(error)
@@ -158,11 +164,14 @@ def _sample(entry: Entry, index: int, watch: Stopwatch) -> float | None:
 
 
 def captured(
-    call: Callable[[Tensor], Sequence[Tensor]], inputs: Sequence[Tensor]
+    call: Callable[[Input], Sequence[Tensor]],
+    inputs: Sequence[Input],
+    restore: Callable[[Input], object] = lambda _: None,
 ) -> tuple[list[Call], list[Tensor]]:
     """Replays of `call` on each input, and what the first graph writes into outputs that held NaN.
 
-    All graphs share one pool of memory: nothing of a replay is wanted after it.
+    All graphs share one pool of memory: nothing of a replay is wanted after it. `restore`: what a
+    call needs done to its input before; no part of a graph.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -171,12 +180,14 @@ def captured(
     first: list[Tensor] = []
     with torch.cuda.stream(side):
         for _ in range(2):
+            restore(inputs[0])
             call(inputs[0])
         torch.cuda.synchronize()
         for z in inputs:
             graph = torch.cuda.CUDAGraph()
             outputs = _record(graph, pool, call, z)
             if not replays:
+                restore(z)
                 first = _replayed_over_nan(graph, outputs)
             del outputs
             replays.append(graph.replay)
@@ -187,8 +198,8 @@ def captured(
 def _record(
     graph: torch.cuda.CUDAGraph,
     pool: tuple[int, int],
-    call: Callable[[Tensor], Sequence[Tensor]],
-    z: Tensor,
+    call: Callable[[Input], Sequence[Tensor]],
+    z: Input,
 ) -> Sequence[Tensor]:
     # torch.cuda.graph would collect garbage and empty the allocator's cache for every graph
     graph.capture_begin(pool=pool)
