@@ -184,7 +184,7 @@ def too_slow(
             if size >> halvings < 16:
                 continue
             z = make(size >> halvings)
-            found.append(min(seconds_of(run, z), seconds_of(run, z)))
+            found.append(min(seconds_of(run, z) for _ in range(3)))
             if found[-1] * 2**halvings > limit:
                 break
         if not found or (foreseen := extrapolated(found, halvings)) <= limit:

@@ -137,6 +137,9 @@ def _w2(shape: Shape, mode: str, pace: Mapping[str, object]) -> Group:
             return Case(name, run, check, no_reason if is_ours(name) else skip, seconds=share)
 
         def check(loss: Loss) -> Reason:  # the truth is made when the first check asks for it
+            if mode == "forward":
+                value = lambda: w2_truth(shape)[0].to(device)  # noqa: E731
+                return lambda: _close(lambda: torch.no_grad()(loss)(z), value())()
             return lambda: against_truth(loss, z, *w2_truth(shape))()
 
         found = [case(name, loss, check(loss)) for name, loss in w2_losses().items()]
