@@ -185,9 +185,10 @@ def test_cells_pool_both_formulations() -> None:
 
 
 def test_a_provider_that_always_fails_keeps_its_row() -> None:
-    row = {**made("broken", "n < m", [4, 8], BROKEN), "resolution": None}
+    untimed = {"healthy_ms": None, "healthy_over_ours": None}
+    row = {**made("broken", "n < m", [4, 8], BROKEN), **untimed, "resolution": None}
     (line,) = report.cells([row])
-    assert line[:7] == ["broken", "-", "-", "-", "-", "1 of 1", "not finite"]
+    assert line == ["broken", "-", "-", "-", "-", "1 of 1", "not finite", "- / 1.50"]
 
 
 def test_markdown_names_failures() -> None:

@@ -135,7 +135,7 @@ def times(
 ) -> dict[str, dict[str, float]]:
     """Median milliseconds of forward and backward by batch and provider, interleaved.
 
-    Wrong providers are timed too: their errors stand in the same row.
+    Wrong providers are timed too: their errors stand in the same row. NaN where a call raised.
     """
     cases = [loss_case(name, w2) for name, w2 in w2s.items()]
     found = {}
@@ -170,8 +170,8 @@ def run(
                 "resolution": resolved(w2, *shape),
             }
             for batch, of in milliseconds.items():
-                row[f"{batch}_ms"] = round(of[name], 4)
-                row[f"{batch}_over_ours"] = round(of[name] / of[OURS], 3)
+                row[f"{batch}_ms"] = _rounded(of[name], 4)
+                row[f"{batch}_over_ours"] = _rounded(of[name] / of[OURS], 3)
             yield row
 
 
@@ -182,3 +182,7 @@ def steps(scale: Scale) -> int:
 
 def _spectra(scale: Scale, shape: tuple[int, int]) -> list[str]:
     return [s for s in scale.spectra if s != TWO_ROWS or shape[0] < shape[1]]
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    return None if math.isnan(value) else round(value, digits)

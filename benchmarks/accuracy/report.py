@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.accuracy.measure import ABOVE
+from benchmarks.accuracy.measure import ABOVE, TIMED, TWO_ROWS
 from benchmarks.demo.readme import paste
 
 BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
@@ -22,8 +22,8 @@ HEADER = (
     "cosine",
     "not finite",
     "resolution",
-    "time n < m",
-    "time n > m",
+    "time, n < m",
+    "time, n > m",
 )
 
 Row = Mapping[str, object]
@@ -42,9 +42,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         failed = len(batches) - len(right)
         line.append(f"{failed} of {len(batches)}" if failed else "-")
         line.append(_resolution([row["resolution"] for row in own]))
-        line += [
-            f"{row['healthy_over_ours']:.2f} / {row['collapsed_over_ours']:.2f}" for row in own
-        ]
+        line += [" / ".join(_ratio(row[f"{batch}_over_ours"]) for batch in TIMED) for row in own]
         lines.append(line)
     return lines
 
@@ -64,14 +62,14 @@ def caption(rows: Sequence[Row]) -> str:
         f"{shapes[row['formulation']]} {row['healthy_ms']:.1f} and {row['collapsed_ms']:.1f} ms"
         for row in base
     )
-    where = rows[0]["hardware"]
-    named = machine_words(where)
+    named = machine_words(rows[0]["hardware"])
+    but = f" ({TWO_ROWS}: two rows)" if any(TWO_ROWS in row["spectra"] for row in base) else ""
     text = (
         f"Median / worst over {sum(len(row['spectra']) for row in base)} batches of "
-        f"{' and '.join(shapes.values())} float32 rows, of those with a finite result. Gradient "
-        "error: of the polar factor P, relative, on directions above that share of sigma_max; "
-        f"cosine: the same above {ABOVE[1]:g}. Resolution: smallest sigma/sigma_max that is pushed "
-        "with weight 1 to within 0.1, the worse formulation. Time: forward and backward over that "
+        f"{' and '.join(shapes.values())} float32 rows{but}, of those with a finite "
+        "result. Gradient error: of the polar factor P, relative, on directions above that share "
+        f"of sigma_max; cosine: the same above {ABOVE[1]:g}. Resolution: smallest "
+        "sigma/sigma_max that is pushed with weight 1 to within 0.1, the worse formulation. Time: forward and backward over that "
         f"of the first row, interleaved, on a healthy / a collapsed batch; 1.00 is {unit}."
     )
     failures = failed(rows)
@@ -92,7 +90,7 @@ def failed(rows: Sequence[Row]) -> str:
 
 def machine_words(where: Mapping[str, object]) -> str:
     """Processor and threads."""
-    return f"{where['cpu']} ({where['generation']}), {where['threads']} threads"
+    return f"{where['cpu']} ({where['generation']}), threads: {where['threads']}"
 
 
 def located(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -128,6 +126,10 @@ def _pair(
     if not values:
         return "-"
     return f"{form.format(statistics.median(values))} / {form.format(worst(values))}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _resolution(found: Sequence[float | None]) -> str:
