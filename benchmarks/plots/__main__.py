@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from benchmarks import machine
 from benchmarks.plots import accuracy, floors, steps, times
@@ -35,7 +36,15 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
             path = given.out / f"{name}.png"
             figure.savefig(path, dpi=DPI, facecolor="white")
             plt.close(figure)
+            _fewer_colors(path)
             say(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def _fewer_colors(path: Path) -> None:
+    """A palette of 64 colours: a third of the bytes, and no difference that shows."""
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(64)
+    small.save(path, optimize=True)
 
 
 if __name__ == "__main__":

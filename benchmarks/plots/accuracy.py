@@ -30,7 +30,7 @@ def draw(rows: Sequence[Row]) -> Figure | None:
     figure, axes = plt.subplots(1, len(shapes), figsize=(6.6 * len(shapes), 6.2), squeeze=False)
     panels = list(zip(axes[0], shapes, strict=True))
     found = [_panel(panel, pick(table, formulation=shape)) for panel, shape in panels]
-    axes[0, 0].set_ylabel("gradient error: worst spectrum ●, median at the line's end")
+    axes[0, 0].set_ylabel("gradient error, worst spectrum (point) to median")
     figure.tight_layout(w_pad=1)
     figure.subplots_adjust(wspace=0.85, right=0.81)
     for panel, labels in zip(axes[0], found, strict=True):
@@ -67,7 +67,7 @@ def _panel(axes: Axes, table: Sequence[Row]) -> list[Label]:
     )
     axes.set_ylim(top=NOT_FINITE * 2)
     log_axis(axes.yaxis)
-    log_axis(axes.xaxis, seconds=True)
+    log_axis(axes.xaxis, seconds=True, between=True)
     axes.set_xlabel("forward + backward, healthy batch")
     return labels
 

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.peers import W2_FORMS
 from benchmarks.plots.style import FAINT, INK, OURS_COLOR, log_axis, plain
 from benchmarks.records import Row
 from benchmarks.report import TITLES
-from benchmarks.suites.core import is_ours, merged
+from benchmarks.suites.core import OURS, is_ours, merged
 
 NEEDS = "rows of the groups"
 PEER = "#d55e00"
+FORMS = (OURS, *W2_FORMS)
 
 
 def draw(rows: Sequence[Row]) -> Figure | None:
@@ -24,21 +27,26 @@ def draw(rows: Sequence[Row]) -> Figure | None:
     axes.set_xscale("log")
     for height, case in enumerate(reversed(cases)):
         mine = [row for row in found if _case(row) == case]
+        beside = [row for row in mine if row["group"] == "W2" and row["provider"] not in FORMS]
         peers = sorted(
-            (row for row in mine if not is_ours(row["provider"])),
-            key=lambda row: row["time_over_floor"],
+            (row for row in mine if row not in beside), key=lambda row: row["time_over_floor"]
         )
+        peers = [row for row in peers if not is_ours(row["provider"])]
+        for row in beside:
+            if not is_ours(row["provider"]):
+                axes.plot(row["time_over_floor"], height, "|", color=FAINT, ms=9, mew=1.4)
         for row in peers[1:]:
             axes.plot(row["time_over_floor"], height, "o", color=FAINT, ms=5, alpha=0.6)
         for row in peers[:1]:
             axes.plot(row["time_over_floor"], height, "D", color=PEER, ms=7)
             _say(axes, row["time_over_floor"], height - 0.16, row["provider"], PEER)
-        for row in mine:
-            if is_ours(row["provider"]):
-                over = row["time_over_floor"]
-                axes.plot(over, height, "o", color=OURS_COLOR, ms=10, zorder=3)
-                said = row["provider"].removeprefix("wssl_fast").strip(", ")
-                _say(axes, over, height + 0.17, f"{over:.2f} {said}".strip(), OURS_COLOR, True)
+        ours = [row for row in mine if is_ours(row["provider"])]
+        for place, row in enumerate(ours):  # a second solver's words go below
+            over = row["time_over_floor"]
+            axes.plot(over, height, "o", color=OURS_COLOR, ms=10, zorder=3)
+            said = row["provider"].removeprefix("wssl_fast").strip(", ")
+            up = height + (-0.19 if place else 0.19)
+            _say(axes, over, up, f"{over:.2f} {said}".strip(), OURS_COLOR, True)
     axes.axvline(1, color=INK, linewidth=1.2)
     axes.set_yticks(range(len(cases)), list(reversed(cases)))
     axes.set_ylim(-0.7, len(cases) - 0.3)
@@ -51,7 +59,8 @@ def draw(rows: Sequence[Row]) -> Figure | None:
     for x, text, color in (
         (0.0, "● wssl_fast", OURS_COLOR),
         (0.2, "◆ fastest other", PEER),
-        (0.43, "● the others", FAINT),
+        (0.43, "● the other forms", FAINT),
+        (0.7, "| losses beside it", FAINT),
     ):
         axes.text(x, 1.01, text, transform=axes.transAxes, color=color, va="bottom")
     figure.tight_layout()
@@ -67,12 +76,12 @@ def _case(row: Row) -> str:
     return f"{row['group']}{mode} {' x '.join(map(str, row['shape']))}{dtype}"
 
 
-def _inside(axes, value: float) -> bool:
+def _inside(axes: Axes, value: float) -> bool:
     low, high = axes.get_xlim()
     return low <= value <= high
 
 
-def _say(axes, x: float, y: float, text: str, color: str, bold: bool = False) -> None:
+def _say(axes: Axes, x: float, y: float, text: str, color: str, bold: bool = False) -> None:
     axes.annotate(
         text,
         (x, y),

@@ -22,7 +22,11 @@ def draw(rows: Sequence[Row]) -> Figure | None:
     arms = [arm for arm in merged([str(row["arm"]) for row in table]) if arm != "none"]
     if not arms:
         return None
-    keys = sorted({(row["batch"], row["method"], row["dim"]) for row in table})
+    methods = merged([str(row["method"]) for row in table])
+    keys = sorted(
+        {(row["batch"], row["method"], row["dim"]) for row in table},
+        key=lambda key: (key[0], methods.index(key[1]), key[2]),
+    )
     figure, axes = plt.subplots(figsize=(max(9.0, 1.5 * len(keys)), 5))
     axes.set_yscale("log")
     top = LEAST
@@ -46,6 +50,7 @@ def draw(rows: Sequence[Row]) -> Figure | None:
                 va="bottom",
                 rotation=0 if flat else 90,
                 weight="bold" if is_ours(arm) else "normal",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
     axes.set_xticks(range(len(keys)), [f"{name}\nm = {dim:,}" for _, name, dim in keys])
     batches = sorted({batch for batch, _, _ in keys})
@@ -54,7 +59,8 @@ def draw(rows: Sequence[Row]) -> Figure | None:
     axes.grid(visible=False, axis="x")
     axes.set_ylim(LEAST / 2, top * 4)
     axes.axhline(3, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.text(len(keys) - 0.45, 3.1, "target 3 %", color=FAINT, ha="right", fontsize=9)
+    place = axes.get_yaxis_transform()
+    axes.text(1.005, 3, "target\n3 %", color=FAINT, va="center", fontsize=9, transform=place)
     log_axis(axes.yaxis)
     axes.set_ylabel("added to a step, %")
     said = f"What W2 adds to a training step, batch {', '.join(map(str, batches))}"

@@ -8,8 +8,10 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from benchmarks.peers import SSL_LOSSES, W2_FORMS
 from benchmarks.suites.core import is_ours
 
 INK, FAINT, GRID = "#1f2933", "#8a94a0", "#e6e9ed"
@@ -40,11 +42,16 @@ DPI = 110
 COLUMN = 1.03  # of the axes' width: where the labels' column begins
 
 
+KNOWN = {
+    name: PEER_COLORS[i % len(PEER_COLORS)]
+    for registry in (SSL_LOSSES, W2_FORMS)
+    for i, name in enumerate(registry)
+}
+
+
 def colors(providers: Sequence[str]) -> dict[str, str]:
-    """The package blue, the peers in order."""
-    peers = [name for name in providers if not is_ours(name)]
-    found = {name: PEER_COLORS[i % len(PEER_COLORS)] for i, name in enumerate(peers)}
-    return {name: found.get(name, OURS_COLOR) for name in providers}
+    """The package blue, a peer the same in every figure."""
+    return {name: OURS_COLOR if is_ours(name) else KNOWN.get(name, FAINT) for name in providers}
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,11 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     for block in blocks:
         start = _start(block, gap)
         found += [start + i * gap for i in range(int(block[1]))]
-    return found
+    over = max(found[-1] - 1.02, 0.0) if found else 0.0  # none above the axes' title
+    if not over:
+        return found
+    ceiling = [1.02 - gap * i for i in range(len(found) - 1, -1, -1)]
+    return [min(height, most) for height, most in zip(found, ceiling, strict=True)]
 
 
 def _start(block: Sequence[float], gap: float) -> float:
@@ -113,16 +124,18 @@ def _start(block: Sequence[float], gap: float) -> float:
     return total / members - (members - 1) * gap / 2
 
 
-def log_axis(axis: object, *, seconds: bool = False) -> None:
-    """Ticks at powers of ten, as plain numbers; milliseconds as ms or s."""
-    axis.set_major_locator(LogLocator(base=10))  # type: ignore[attr-defined]
-    axis.set_minor_locator(NullLocator())  # type: ignore[attr-defined]
+def log_axis(axis: Axis, *, seconds: bool = False, between: bool = False) -> None:
+    """Ticks at powers of ten, `between` at 2 and 5 too; plain numbers, milliseconds as ms or s."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if between else (1,)))
+    axis.set_minor_locator(NullLocator())
     shown = duration if seconds else plain
-    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))  # type: ignore[attr-defined]
+    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))
 
 
 def plain(value: float) -> str:
-    """As 0.001 or 10,000; powers of ten below 1e-4 as 1e-5."""
+    """As 0.001 or 10,000; powers of ten below 1e-3 as 1e-4."""
+    if value < 1e-3:
+        return f"{value:.0e}".replace("e-0", "e-")
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 

@@ -62,6 +62,7 @@ def _panel(axes: Axes, table: Sequence[Row], names: Sequence[str], title: str) -
     axes.set_xticks(sizes[::2], [f"{m:,}" for m in sizes[::2]])
     axes.minorticks_off()
     log_axis(axes.yaxis, seconds=True)
+    axes.set_ylim(top=max(row["p50_ms"] or 0 for row in table) * 4)  # the key's lines
     axes.set_xlabel("embedding dimension m")
     axes.text(
         *(0.02, 0.985, _key(table, names)),
