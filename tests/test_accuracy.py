@@ -14,9 +14,9 @@ from benchmarks import machine
 from benchmarks.accuracy import measure, report
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.measure import ABOVE, OURS, Errors, Scale, errors, providers, run, steps
-from benchmarks.peers import eigvalsh_w2, svdvals_w2
+from benchmarks.peers import eigvalsh_w2, literal_w2, svdvals_w2
 from benchmarks.studies.spectra import SPECTRA, Batch, from_rows, raw_rows
-from tests.tolerances import resolution, value_tolerance
+from tests.tolerances import gradient_tolerance, resolution, value_tolerance
 from wssl_fast import reference
 
 SHAPES = [(20, 40), (40, 20)]  # Gram and covariance formulation
@@ -113,6 +113,17 @@ def test_zoo_reaches_both_formulations(spectrum: str) -> None:
         assert rows.shape == (n, m)
         assert rows.isfinite().all()
     assert torch.equal(raw_rows(spectrum, 24), raw_rows(spectrum, 24, 48))
+
+
+@pytest.mark.parametrize("name", [measure.DEAD, measure.ONE_HOT])
+def test_the_papers_form_is_nan_on_exact_spectra(name: str) -> None:
+    for shape in SHAPES:
+        ((spectrum, data),) = measure.zoo(Scale(spectra=(name,)), shape)
+        assert spectrum == name
+        assert errors(literal_w2, data).failure == "gradient is not finite"
+        found = errors(wf.wasserstein_uniformity, data)
+        assert found.failure is None
+        assert found.gradient["3e-05"] < gradient_tolerance("auto")
 
 
 def test_providers_take_both_keywords() -> None:

@@ -27,6 +27,7 @@ PRECISIONS = ("auto", "double", "highest", "high", "medium")
 SOLVERS = ("eigh", "newton_schulz")
 ABOVE = (1e-2, 3e-5)  # sigma/sigma_max: what one float32 pass promises, and what auto does
 TWO_ROWS = "n = 2"  # has but one shape
+DEAD, ONE_HOT = "dead features", "one-hot"  # beside the studies': eigenvalues exactly 0, or equal
 TIMED = {"healthy": healthy, "collapsed": collapsed}
 
 W2 = Callable[..., Tensor]  # z (n, m), keywords squared and normalize
@@ -37,7 +38,7 @@ class Scale:
     """How much is measured: the small side k, the spectra, rounds of timing."""
 
     k: int = 256
-    spectra: Sequence[str] = SPECTRA
+    spectra: Sequence[str] = (*SPECTRA, DEAD, ONE_HOT)
     rounds: int = 20
 
     @property
@@ -47,7 +48,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(k=64, spectra=("flat", "rank k/4", "near-constant", "noise 1e-4"), rounds=5)
+QUICK = Scale(k=64, spectra=("flat", "near-constant", "noise 1e-4", DEAD), rounds=5)
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,16 @@ def zoo(scale: Scale, shape: tuple[int, int]) -> Iterator[tuple[str, Batch]]:
     """Unit rows in float32 by spectrum, with the SVD of those very numbers."""
     n, m = shape
     for spectrum in _spectra(scale, shape):
-        rows = raw_rows(spectrum, n, m)
+        rows = _rows(spectrum, n, m)
         yield spectrum, from_rows(rows / rows.norm(dim=1, keepdim=True), torch.float32)
+
+
+def _rows(spectrum: str, n: int, m: int) -> Tensor:
+    if spectrum == ONE_HOT:
+        return torch.eye(m, dtype=torch.float64)[torch.arange(n) % m]
+    if spectrum == DEAD:
+        return raw_rows("flat", n, m) * (torch.arange(m) % 2)
+    return raw_rows(spectrum, n, m)
 
 
 def times(

@@ -69,8 +69,9 @@ def caption(rows: Sequence[Row]) -> str:
         f"{' and '.join(shapes.values())} float32 rows{but}, of those with a finite "
         "result. Gradient error: of the polar factor P, relative, on directions above that share "
         f"of sigma_max; cosine: the same above {ABOVE[1]:g}. Resolution: smallest "
-        "sigma/sigma_max that is pushed with weight 1 to within 0.1, the worse formulation. Time: forward and backward over that "
-        f"of the first row, interleaved, on a healthy / a collapsed batch; 1.00 is {unit}."
+        "sigma/sigma_max that is pushed with weight 1 to within 0.1, the worse formulation. "
+        "Time: forward and backward over that of the first row, interleaved, on a healthy / a "
+        f"collapsed batch; 1.00 is {unit}."
     )
     failures = failed(rows)
     return f"{text}{' Not finite: ' + failures + '.' if failures else ''} Measured on {named}."
