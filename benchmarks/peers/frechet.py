@@ -27,7 +27,7 @@ def torchmetrics_frechet(x: Tensor, y: Tensor) -> Tensor:
 
 
 def eigh_frechet(x: Tensor, y: Tensor) -> Tensor:
-    """Dowson & Landau 1982, eq. 4, literally: tr (Sx^(1/2) Sy Sx^(1/2))^(1/2), roots by eigh."""
+    """Dowson & Landau 1982, literally: tr (Sx^(1/2) Sy Sx^(1/2))^(1/2), roots by eigh."""
     mean_x, cov_x = _moments(x)
     mean_y, cov_y = _moments(y)
     root_x = _root(cov_x)

@@ -57,11 +57,11 @@ def _w2(
 
 
 def pade_root(a: Tensor, degree: int = PADE_DEGREE, lyapunov_steps: int = LYAPUNOV_STEPS) -> Tensor:
-    """A^(1/2), k x k (Song, Sebe, Wang, "Fast Differentiable Matrix Square Root", ICLR 2022, MPA).
+    """A^(1/2), k x k (Song, Sebe, Wang, "Fast Differentiable Matrix Square Root", ICLR 2022).
 
-    sqrt|A|_F Q^-1 P, P/Q the diagonal Pade approximant of sqrt(1 - x) at x = I - A/|A|_F (section
-    3.1). Backward: B X + X B = dA^(1/2), B = A^(1/2), by Newton-Schulz for the matrix sign (section
-    3.2). The source has degree 5 and 8 steps.
+    sqrt|A|_F Q^-1 P, P/Q the diagonal Pade approximant of sqrt(1 - x) at x = I - A/|A|_F (the
+    source's forward pass "MPA"). Its backward pass: B X + X B = dA^(1/2), B = A^(1/2), by
+    Newton-Schulz for the matrix sign of [[B, dA^(1/2)], [0, -B]]. Published with degree 5, 8 steps.
     """
     return _PadeRoot.apply(a, degree, lyapunov_steps)
 
@@ -129,10 +129,10 @@ def coupled_roots(a: Tensor, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
     """A^(1/2) and A^(-1/2), k x k: Y <- Y p(Z Y), Z <- p(Z Y) Z from Y = A/|A|_F, Z = I.
 
     The polynomial iteration for the sign of [[0, A], [I, 0]], block by block (Higham, "Functions
-    of Matrices", 2008, section 6.7). With p(R) = (3 I - R)/2 it is iSQRT-COV: Li, Xie, Wang, Gao,
+    of Matrices", 2008, theorem 5.2). With p(R) = (3 I - R)/2 it is iSQRT-COV: Li, Xie, Wang, Gao,
     "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
-    Normalization", CVPR 2018, eqs. 5 to 7, where the norm may be Frobenius' or the trace; the
-    former is smaller, so its start is closer.
+    Normalization", CVPR 2018: pre-normalisation, coupled iteration, post-compensation. The norm
+    may be Frobenius' or the trace there; the former is smaller, so its start is closer.
     """
     norm = torch.linalg.matrix_norm(a)
     identity = torch.eye(len(a), dtype=a.dtype, device=a.device)

@@ -98,7 +98,7 @@ def sigreg(z: Tensor, *, slices: int = 256, knots: int = 17, edge: float = 5.0) 
 
 
 def coding_rate(z: Tensor, *, squared_error: float = 0.5) -> Tensor:
-    """-R, the coding rate of MCR2 (Yu et al. 2020, eq. 2) on unit rows, to be minimised.
+    """-R, the coding rate of MCR2 (Yu et al. 2020, section 2.1) on unit rows, to be minimised.
 
     R = 1/2 log det(I + m/(n eps^2) X^T X), equal to that of X X^T, so the determinant is of
     min(n, m) rows. eps^2 = 0.5, the source's.
