@@ -23,6 +23,7 @@ from benchmarks.peers import Loss, value_and_gradient
 
 ROUNDS = 20
 SECONDS_PER_CASE = 30.0  # a provider slower than SECONDS_PER_CASE / ROUNDS gets fewer rounds
+SHORT_SECONDS = 0.2  # a call this short is repeated before anything is foreseen from it
 SLOW_SECONDS = 3.0  # a first call this slow is warm enough: it counts as a sample
 
 Reason = Callable[[], str | None]
@@ -175,7 +176,8 @@ def too_slow(
 ) -> Reason:
     """Skip what is foreseen to take over `limit` seconds at `size`, from size/64 ... size/4.
 
-    The smaller problems stop where even the least growth would pass the limit.
+    The smaller problems stop where even the least growth would pass the limit, and a call is long
+    enough for that not to be a noisy second's doing.
     """
 
     def skip() -> str | None:
@@ -184,8 +186,10 @@ def too_slow(
             if size >> halvings < 16:
                 continue
             z = make(size >> halvings)
-            found.append(min(seconds_of(run, z) for _ in range(3)))
-            if found[-1] * 2**halvings > limit:
+            first = seconds_of(run, z)
+            again = 2 if first < SHORT_SECONDS else 0
+            found.append(min(first, *(seconds_of(run, z) for _ in range(again)), math.inf))
+            if found[-1] * 2**halvings > limit and found[-1] > limit / 16:
                 break
         if not found or (foreseen := extrapolated(found, halvings)) <= limit:
             return None

@@ -178,9 +178,9 @@ def test_targets_from_rows() -> None:
 def test_a_missing_ratio_says_why() -> None:
     (target,) = [t for t in targets() if t.slower == "svdvals"]
     slow = row(provider="svdvals", p50_ms=None, skipped="foreseen to take 9 s")
-    assert target.verdict([row(), slow]) == "no ratio: svdvals was skipped (foreseen to take 9 s)"
+    assert target.verdict([row(), slow]) == "no ratio: svdvals was not run"
     wrong = row(provider=OURS, p50_ms=None, wrong="off by 1")
-    assert target.verdict([wrong, slow]) == "no ratio: wssl_fast is wrong (off by 1)"
+    assert target.verdict([wrong, slow]) == "no ratio: wssl_fast is wrong"
     assert target.verdict([row(), row(provider="svdvals", p50_ms=30.0)]) == "**missed**"
 
 

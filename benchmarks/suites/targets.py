@@ -69,8 +69,8 @@ class Target:
 
 def _why(row: Mapping[str, object]) -> str:
     if row.get("wrong"):
-        return f"is wrong ({row['wrong']})"
-    return f"was skipped ({row['skipped']})" if row.get("skipped") else ""
+        return "is wrong"
+    return "was not run" if row.get("skipped") else ""
 
 
 def targets() -> Sequence[Target]:
