@@ -47,7 +47,7 @@ AXES = (
     Axis("m", 512, tuple(2**i for i in range(8, 15))),
     Axis("n", 2048, tuple(2**i for i in range(6, 13))),
 )
-QUICK_AXES = (Axis("m", 32, (16, 32, 64, 128)), Axis("n", 64, (16, 32, 64, 128)))
+QUICK_AXES = (Axis("m", 32, (16, 32, 64)), Axis("n", 32, (16, 32, 64)))
 
 
 @dataclass(frozen=True)
