@@ -225,7 +225,10 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = pr
                 console.print(table.rich())
         return
     page = given.page.read_text(encoding="utf-8")
-    for name, text in sections(rows).items():
+    found = sections(rows)
+    if not found:
+        parser.exit(2, f"no rows of targets, groups or scaling in {RESULTS / given.machine}\n")
+    for name, text in found.items():
         page = paste(name, text, page)
         say(f"{given.page}: {name} written")
     given.page.write_text(page, encoding="utf-8")
