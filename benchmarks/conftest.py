@@ -165,9 +165,9 @@ def pytest_terminal_summary(
     console = Console(width=160, file=terminalreporter._tw._file)
     rows = _rows(config)
     if rows and not config.getoption("--quick"):
-        terminalreporter.section("targets")
         for table in (report.targets_table(rows), report.scaling_table(rows)):
             if table:
+                terminalreporter.section(table.title.lower())
                 console.print(table.rich())
     _print_floors(console, config.stash[MEASURED])
     for name, seconds in config.stash[WALL].items():
