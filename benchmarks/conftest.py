@@ -2,23 +2,28 @@
 
 pytest-benchmark times one test after another, which turns a noisy second into a wrong ratio. The
 harness measures a group in interleaved rounds; each test then replays its provider's rounds to
-pytest-benchmark on a clock that shows the measured times.
+pytest-benchmark on a clock that shows the measured times. A provider that is wrong is not timed:
+the package then fails, a peer is an expected failure with its reason; a skipped one is named.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from rich import box
+import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import harness, memory
-from benchmarks.suites import MEMORY_LIMIT, MEMORY_SHAPE, OURS, TARGETS, Group, Measured
+from benchmarks import harness, memory, report, scaling
+from benchmarks.records import RESULTS, Row
+from benchmarks.suites import Group, Measured, families, is_ours
+from benchmarks.suites.targets import MEMORY_SHAPE
 
-RESULTS = Path(__file__).parent / "results"
+QUICK_MEMORY_SHAPE = (64, 2048)
 MEASURED = pytest.StashKey[dict[str, Measured]]()
 MEMORY = pytest.StashKey[dict[str, int]]()
+CURVES = pytest.StashKey[list[scaling.Curves]]()
+WALL = pytest.StashKey[dict[str, float]]()
 
 
 class ReplayClock:
@@ -40,42 +45,110 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="append the rows to benchmarks/results/<machine>/bench.jsonl",
     )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="every group at tiny shapes; the figures mean nothing and are not recorded",
+    )
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where inputs live (default: cuda where there is one)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MEASURED] = {}
-    config.stash[MEMORY] = {}
+    if config.getoption("--quick") and config.getoption("--record"):
+        raise pytest.UsageError("--quick measures nothing worth a row: not with --record")
+    config.stash[MEASURED], config.stash[MEMORY] = {}, {}
+    config.stash[CURVES], config.stash[WALL] = [], {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of (group, provider) runs for all of its module's FAMILY."""
+    if {"group", "provider"} <= set(metafunc.fixturenames):
+        groups = families(metafunc.config.getoption("--quick"))[metafunc.module.FAMILY]
+        cases = [
+            pytest.param(group, provider, id=f"{group.name} {provider}".replace(" ", "-"))
+            for group in groups
+            for provider in group.providers
+        ]
+        metafunc.parametrize(("group", "provider"), cases)
+
+
+@pytest.fixture(autouse=True)
+def _wall(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Seconds by module, for the summary."""
+    wall, started = request.config.stash[WALL], time.perf_counter()
+    yield
+    name = Path(request.node.fspath).stem.removeprefix("test_bench_")
+    wall[name] = wall.get(name, 0.0) + time.perf_counter() - started
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where inputs live."""
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def quick(request: pytest.FixtureRequest) -> bool:
+    """Whether this run is the quick one."""
+    return request.config.getoption("--quick")
 
 
 @pytest.fixture
-def replay(request: pytest.FixtureRequest, benchmark) -> Callable[[Group, str], None]:
+def replay(
+    request: pytest.FixtureRequest, benchmark, device: torch.device
+) -> Callable[[Group, str], None]:
     """Measure the group if it was not yet, then hand one provider's rounds to pytest-benchmark."""
     measured = request.config.stash[MEASURED]
 
     def show(group: Group, provider: str) -> None:
+        benchmark.group = group.name
+        benchmark.name = provider
+        benchmark.extra_info["shape"] = group.shape
         if group.name not in measured:
-            measured[group.name] = group.run()
+            measured[group.name] = group.run(device)
         timing = measured[group.name].timings[provider]
+        if timing.skipped:
+            pytest.skip(f"{provider}, {group.name}: {timing.skipped}")
         if timing.wrong:
-            pytest.fail(f"{provider} is wrong and was not timed: {timing.wrong}")
+            fail = pytest.fail if is_ours(provider) else pytest.xfail
+            fail(f"{provider} is wrong at {group.name} and was not timed: {timing.wrong}")
         samples = iter(timing.samples)
 
         def advance() -> None:
             CLOCK.now += next(samples)
 
-        benchmark.extra_info["shape"] = group.shape
         benchmark.pedantic(advance, rounds=len(timing.samples))
 
     return show
 
 
 @pytest.fixture
-def peak_bytes(request: pytest.FixtureRequest) -> Callable[[str], int]:
+def peak_bytes(request: pytest.FixtureRequest, quick: bool) -> Callable[[str], int]:
     """Peak bytes of a provider above its input and gradient, at the memory shape."""
 
     def measure(provider: str) -> int:
-        found = memory.peak_above_input(provider, *MEMORY_SHAPE)
+        shape, repeats = (QUICK_MEMORY_SHAPE, 1) if quick else (MEMORY_SHAPE, memory.REPEATS)
+        found = memory.peak_above_input(provider, *shape, repeats=repeats)
         request.config.stash[MEMORY][provider] = found
+        return found
+
+    return measure
+
+
+@pytest.fixture
+def curves(
+    request: pytest.FixtureRequest, device: torch.device, quick: bool
+) -> Callable[[scaling.Axis], scaling.Curves]:
+    """Time over one axis."""
+
+    def measure(axis: scaling.Axis) -> scaling.Curves:
+        found = scaling.run(axis, device, quick=quick)
+        request.config.stash[CURVES].append(found)
         return found
 
     return measure
@@ -84,55 +157,36 @@ def peak_bytes(request: pytest.FixtureRequest) -> Callable[[str], int]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    measured, peaks = config.stash[MEASURED], config.stash[MEMORY]
-    if not measured and not peaks:
-        return
-    terminalreporter.section("targets")
-    console = Console(width=110, file=terminalreporter._tw._file)
-    console.print(_targets_table(measured, peaks))
+    console = Console(width=160, file=terminalreporter._tw._file)
+    rows = _rows(config)
+    if rows and not config.getoption("--quick"):
+        terminalreporter.section("targets")
+        for table in (report.targets_table(rows), report.scaling_table(rows)):
+            if table:
+                console.print(table.rich())
+    _print_floors(console, config.stash[MEASURED])
+    for name, seconds in config.stash[WALL].items():
+        console.print(f"{name}: {seconds:.0f} s")
+    if rows and config.getoption("--record"):
+        device = config.getoption("--device")
+        console.print(f"rows appended to {harness.record(rows, RESULTS, device=device)}")
+
+
+def _print_floors(console: Console, measured: dict[str, Measured]) -> None:
     for name, group in measured.items():
-        if group.floor:
-            parts = ", ".join(
-                f"{part} {group.timings[part].median * 1e3:.1f}" for part in harness.FLOORS
-            )
-            console.print(f"floor of {name}: {group.floor * 1e3:.1f} ms ({parts})")
-    if config.getoption("--record"):
-        console.print(f"rows appended to {_record(measured, peaks)}")
-
-
-def _targets_table(measured: dict[str, Measured], peaks: dict[str, int]) -> Table:
-    table = Table("case", "ratio", "measured", "target", "verdict", box=box.SIMPLE)
-    for target in TARGETS:
-        group = measured.get(target.group.name)
-        if group:
-            ratio = f"{target.ratio(group):.2f}"
-            table.add_row(target.group.name, target.text, ratio, target.aim, target.verdict(group))
-    if OURS in peaks:
-        n, m = MEMORY_SHAPE
-        floats = peaks[OURS] / (4 * n * n)
-        table.add_row(
-            f"memory {n} x {m}",
-            "peak above input and gradient, in n^2 floats",
-            f"{floats:.2f}",
-            f"<= {MEMORY_LIMIT:g}",
-            "hit" if floats <= MEMORY_LIMIT else "missed",
+        parts = ", ".join(
+            f"{part} {timing.median * 1e3:.3g}"
+            for part, timing in group.timings.items()
+            if timing.part
         )
-    for provider in peaks.keys() - {OURS}:
-        n, m = MEMORY_SHAPE
-        floats = peaks[provider] / (4 * n * n)
-        table.add_row(f"memory {n} x {m}", f"the same for {provider}", f"{floats:.2f}", "", "")
-    return table
+        console.print(f"floor of {name}: {group.floor * 1e3:.3g} ms ({parts})")
 
 
-def _record(measured: dict[str, Measured], peaks: dict[str, int]) -> Path:
-    path = RESULTS
-    shapes = {target.group.name: target.group.shape for target in TARGETS}
-    for name, group in measured.items():
-        found = harness.rows(name, shapes[name], group.timings, floor=group.floor)
-        path = harness.record(found, RESULTS)
+def _rows(config: pytest.Config) -> list[Row]:
+    measured, peaks = config.stash[MEASURED].values(), config.stash[MEMORY]
+    found = [row for group in (*measured, *config.stash[CURVES]) for row in group.rows()]
     if peaks:
         untimed = {provider: harness.Timing(provider) for provider in peaks}
-        n, m = MEMORY_SHAPE
-        found = harness.rows(f"memory {n} x {m}", MEMORY_SHAPE, untimed, peak_bytes=peaks)
-        path = harness.record(found, RESULTS)
-    return path
+        shape = QUICK_MEMORY_SHAPE if config.getoption("--quick") else MEMORY_SHAPE
+        found += harness.rows("memory", shape, untimed, peak_bytes=peaks)
+    return found

@@ -26,17 +26,21 @@ AMD_GENERATIONS = (
 )
 
 
-def machine_name() -> str:
-    """Folder of this machine's results, as "cpu-2core-zen4"; $WSSL_BENCH_MACHINE overrides it."""
+def machine_name(device: str = "cpu") -> str:
+    """Folder of this machine's results, as "cpu-2core-zen4", or "cuda-" and the GPU's name for
+    what ran on one; $WSSL_BENCH_MACHINE overrides it."""
     named = os.environ.get(MACHINE_VARIABLE)
     if named:
         return named
+    if device == "cuda":
+        return f"cuda-{_slug(torch.cuda.get_device_name())}"
     return f"cpu-{usable_cores()}core-{_generation()}"
 
 
-def hardware() -> dict[str, object]:
-    """Processor, cores, threads that PyTorch uses, memory."""
-    return {
+def hardware(device: str = "cpu") -> dict[str, object]:
+    """Processor, cores, threads that PyTorch uses, memory; the GPU where it was used."""
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return gpu | {
         "cpu": _cpu_info().get("model name", platform.processor() or platform.machine()),
         "generation": _generation(),
         "cores": usable_cores(),
@@ -102,7 +106,10 @@ def _generation() -> str:
             if family == known_family and model in models:
                 return name
     name = info.get("model name") or platform.processor() or platform.machine() or "unknown"
-    name = re.sub(r"\(R\)|\(TM\)|CPU|Processor|@.*", " ", name)
+    return _slug(re.sub(r"\(R\)|\(TM\)|CPU|Processor|@.*", " ", name))
+
+
+def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -36,14 +36,14 @@ def losses() -> dict[str, Loss]:
     }
 
 
-def peak_above_input(provider: str, n: int, m: int) -> int:
+def peak_above_input(provider: str, n: int, m: int, *, repeats: int = REPEATS) -> int:
     """Bytes of peak resident memory of `provider` at n x m above its input and gradient.
 
-    The median of REPEATS pairs of processes: pages of a second thread's arena come and go.
+    The median of `repeats` pairs of processes: pages of a second thread's arena come and go.
     """
     return statistics.median(
         _in_fresh_process(provider, provider, n, m) - _in_fresh_process(BASELINE, provider, n, m)
-        for _ in range(REPEATS)
+        for _ in range(repeats)
     )
 
 

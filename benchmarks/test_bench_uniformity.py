@@ -3,10 +3,10 @@
 import pytest
 
 from benchmarks.conftest import CLOCK
-from benchmarks.suites import UNIFORMITY
+
+FAMILY = "L_U"
 
 
-@pytest.mark.benchmark(group=UNIFORMITY.name, timer=CLOCK)
-@pytest.mark.parametrize("provider", UNIFORMITY.providers)
-def test_4096_x_1024(replay, provider: str) -> None:
-    replay(UNIFORMITY, provider)
+@pytest.mark.benchmark(timer=CLOCK)
+def test_uniformity(replay, group, provider: str) -> None:
+    replay(group, provider)
