@@ -1,7 +1,9 @@
 # make setup   virtual environment, pinned tools, editable install with the compiled parts (idempotent)
 # make demo    the loss working and paying off, on real images (writes build/demo/)
 # make test    the proof;  make lint  ruff, mypy, clang-format;  make check  what CI runs
-# make bench   pytest-benchmark tables;  make format  rewrite in the house style
+# make bench   pytest-benchmark tables (BENCH_ARGS=--record keeps the rows);  make bench-quick  its
+#              groups at tiny shapes;  make bench-compare BASE=<git ref>  two checkouts interleaved
+# make plots   docs/figures/ from recorded rows;  make format  rewrite in the house style
 # make gpu     on a CUDA machine, with its own python3: GPU tests and measurements in 9 minutes, rows
 #              in $OUT or build/gpu;  make tune  its tiles
 
@@ -14,7 +16,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name
 	-o -name '*.cuh')
 CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*)
 
-.PHONY: setup demo test lint bench check format clean gpu tune
+.PHONY: setup demo test lint bench bench-quick bench-compare plots check format clean gpu tune
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -36,6 +38,16 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks $(BENCH_ARGS)
+
+bench-quick: setup
+	$(BIN)/python -m pytest benchmarks --quick
+
+bench-compare: setup
+	@test -n '$(BASE)' || { echo 'make bench-compare BASE=<git ref>'; exit 2; }
+	$(BIN)/python -m benchmarks.compare '$(BASE)' $(COMPARE_ARGS)
+
+plots: setup
+	$(BIN)/python -m benchmarks.plots $(PLOTS_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -146,13 +146,15 @@ def checked_out(ref: str, say: Callable[[str], object]) -> Iterator[Path]:
     """A temporary worktree of `ref`, its compiled part built; gone afterwards, come what may."""
     with tempfile.TemporaryDirectory(prefix="wssl-bench-") as folder:
         tree = Path(folder) / "base"
-        _git("worktree", "add", "--detach", "--quiet", str(tree), ref)
         try:
+            _git("worktree", "add", "--detach", "--quiet", str(tree), ref)
             say(f"building {ref} in {tree}")
             _build(tree)
             yield tree
         finally:
-            _git("worktree", "remove", "--force", str(tree))
+            if tree.exists():
+                _git("worktree", "remove", "--force", str(tree))
+            _git("worktree", "prune")
 
 
 def _build(tree: Path) -> None:
@@ -187,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with checked_out(given.base, console.print) as tree:
             try:
-                for checkout in (tree, ROOT):
-                    workers.append(Worker(checkout))  # noqa: PERF401: the first is closed too
+                workers.append(Worker(tree))
+                workers.append(Worker(ROOT))
                 base, new = workers
                 found = []
                 for case in given.case or CASES:

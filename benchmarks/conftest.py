@@ -112,11 +112,7 @@ def replay(
         if group.name not in measured:
             measured[group.name] = group.run(device)
         timing = measured[group.name].timings[provider]
-        if timing.skipped:
-            pytest.skip(f"{provider}, {group.name}: {timing.skipped}")
-        if timing.wrong:
-            fail = pytest.fail if is_ours(provider) else pytest.xfail
-            fail(f"{provider} is wrong at {group.name} and was not timed: {timing.wrong}")
+        judge(group.name, timing)
         samples = iter(timing.samples)
 
         def advance() -> None:
@@ -125,6 +121,15 @@ def replay(
         benchmark.pedantic(advance, rounds=len(timing.samples))
 
     return show
+
+
+def judge(group: str, timing: harness.Timing) -> None:
+    """Skip what was not run, fail where the package is wrong, expect it where a peer is."""
+    if timing.skipped:
+        pytest.skip(f"{timing.provider}, {group}: {timing.skipped}")
+    if timing.wrong:
+        fail = pytest.fail if is_ours(timing.provider) else pytest.xfail
+        fail(f"{timing.provider} is wrong at {group} and was not timed: {timing.wrong}")
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def _asked(case: Case) -> Timing:
 
 def _fail(timing: Timing, error: Exception) -> None:
     timing.samples.clear()
-    timing.wrong = f"raised {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+    timing.wrong = f"raised {type(error).__name__.lstrip('_')}: {str(error).splitlines()[0][:120]}"
 
 
 def _planned(

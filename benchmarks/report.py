@@ -149,9 +149,12 @@ def scaling_table(rows: Sequence[Row]) -> Table | None:
     for axis in axes:
         other = "n" if axis.grows == "m" else "m"
         header += [f"exponent in {axis.grows} at {other} = {axis.fixed:,}", "longest, ms"]
-    smallest = ", ".join(f"{axis.grows} >= {scaling.upper_half(axis.sizes):,}" for axis in axes)
     wrong = {row["provider"]: row["wrong"] for row in timed if row.get("wrong")}
-    note = f"Least squares of log time on log size for {smallest}, ± standard error."
+    note = (
+        "Exponent: least squares of log time on log size over the upper half of the sizes that a "
+        f"provider was run at, three at least, ± standard error. Over {scaling.LIMIT:g} s a call "
+        "a curve ends."
+    )
     if wrong:
         named = "; ".join(f"{provider} ({why})" for provider, why in wrong.items())
         note += f" Timed although wrong at some sizes: {named}."

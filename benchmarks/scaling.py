@@ -8,7 +8,7 @@ here; its row says what is wrong.
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,15 +91,17 @@ class Fit:
         return f"{self.exponent:.2f} ± {self.error:.2f}"
 
 
-def fit(sizes: Sequence[float], seconds: Sequence[float], *, smallest: float) -> Fit | None:
-    """Least squares of log time on log size from `smallest` on; None with fewer than three points.
+def fit(sizes: Sequence[float], seconds: Sequence[float]) -> Fit | None:
+    """Least squares of log time on log size over the upper half; None with fewer than three points.
+
+    The upper half of p ascending sizes is the last (p + 1) // 2 of them, at least three.
 
     With r the residuals of p points and x = log size less its mean: the squared standard error is
     sum r^2 / (p - 2) / sum x^2.
     """
-    kept = [
-        (math.log(s), math.log(t)) for s, t in zip(sizes, seconds, strict=True) if s >= smallest
-    ]
+    count = max((len(sizes) + 1) // 2, 3)
+    both = list(zip(sizes, seconds, strict=True))[-count:]
+    kept = [(math.log(size), math.log(time)) for size, time in both]
     if len(kept) < 3:
         return None
     x, y = (torch.tensor(column, dtype=torch.float64) for column in zip(*kept, strict=True))
@@ -109,12 +111,6 @@ def fit(sizes: Sequence[float], seconds: Sequence[float], *, smallest: float) ->
     residual = y - y.mean() - slope * x
     error = (residual.square().sum() / (len(kept) - 2) / spread).sqrt().item()
     return Fit(slope, error, len(kept))
-
-
-def upper_half(sizes: Iterable[int]) -> int:
-    """The size from which on the upper half counts, the middle one in it."""
-    ordered = sorted(sizes)
-    return ordered[len(ordered) // 2]
 
 
 def run(axis: Axis, device: torch.device, *, quick: bool = False) -> Curves:
@@ -169,7 +165,6 @@ def fits(table: Sequence[Mapping[str, object]], axis: Axis) -> dict[str, Fit | N
     """Provider -> exponent, from recorded rows of this axis; None where too few points are left."""
     place = 1 if axis.grows == "m" else 0
     names = merged([str(row["provider"]) for row in table if row["mode"] != "part"])
-    smallest = upper_half({row["shape"][place] for row in table})  # type: ignore[index]
     found = {}
     for name in names:
         points = [
@@ -178,5 +173,5 @@ def fits(table: Sequence[Mapping[str, object]], axis: Axis) -> dict[str, Fit | N
             if row["provider"] == name and row["p50_ms"]
         ]
         sizes, times = zip(*points, strict=True) if points else ((), ())
-        found[name] = fit(sizes, times, smallest=smallest)
+        found[name] = fit(sizes, times)
     return found

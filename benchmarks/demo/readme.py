@@ -9,13 +9,13 @@ from pathlib import Path
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
 
 
-def paste(tables: str, page: str) -> str:
+def paste(tables: str, page: str, first: str = BEGIN, last: str = END) -> str:
     """The page with what lies between its markers replaced; ValueError without both, in order."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"the page needs the lines {BEGIN} and {END}, in this order")
-    return f"{before}{BEGIN}\n{tables.strip()}\n{END}{after}"
+        raise ValueError(f"the page needs the lines {first} and {last}, in this order")
+    return f"{before}{first}\n{tables.strip()}\n{last}{after}"
 
 
 def main(source: str, target: str) -> None:

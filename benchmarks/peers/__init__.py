@@ -22,7 +22,14 @@ import wssl_fast as wf
 from benchmarks.peers.calls import Loss, two_views, value_and_gradient
 from benchmarks.peers.covariance import eigvalsh_w2, literal_w2, svdvals_w2
 from benchmarks.peers.frechet import eigh_frechet, pot_frechet, torchmetrics_frechet
-from benchmarks.peers.polar import MUON, muon_w2, polar_express_steps, polar_express_w2
+from benchmarks.peers.polar import (
+    LOWEST_OF_ROOTS,
+    MUON,
+    muon_w2,
+    polar_express_steps,
+    polar_express_w2,
+    polar_factor,
+)
 from benchmarks.peers.roots import (
     CUBIC,
     ISQRT_STEPS,
@@ -58,7 +65,7 @@ ROOTS: dict[str, Callable[[Tensor], Tensor]] = {
     "eigh": eigh_inverse_root,
     "Pade": pade_inverse_root,
     "iSQRT-COV": lambda a: coupled_roots(a, [CUBIC] * ISQRT_STEPS)[1],
-    "Polar Express": lambda a: coupled_roots(a, polar_express_steps())[1],
+    "Polar Express": lambda a: coupled_roots(a, polar_express_steps(LOWEST_OF_ROOTS))[1],
     "Muon": lambda a: coupled_roots(a, MUON)[1],
 }
 
@@ -79,7 +86,9 @@ FRECHET: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 __all__ = [
+    "CUBIC",
     "FRECHET",
+    "MUON",
     "ROOTS",
     "SSL_LOSSES",
     "W2_FORMS",
@@ -97,7 +106,9 @@ __all__ = [
     "pade_root",
     "pade_w2",
     "pdist_uniformity",
+    "polar_express_steps",
     "polar_express_w2",
+    "polar_factor",
     "pot_frechet",
     "sigreg",
     "simclr",

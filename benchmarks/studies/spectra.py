@@ -92,10 +92,11 @@ def from_rows(rows: Tensor, dtype: torch.dtype) -> Batch:
     return Batch(rounded, rounded - rounded.mean(dim=0), u, sigma, vh)
 
 
-def raw_rows(spectrum: str, n: int) -> Tensor:
-    """float64 rows (n, 2 n) before normalisation."""
-    g, m = _generator(spectrum), 2 * n
-    i = torch.arange(1, n, dtype=torch.float64)
+def raw_rows(spectrum: str, n: int, m: int | None = None) -> Tensor:
+    """float64 rows (n, m) before normalisation, m = 2 n if not given."""
+    g, m = _generator(spectrum), m or 2 * n
+    k = min(n - 1, m)  # centring costs a direction
+    i = torch.arange(1, k + 1, dtype=torch.float64)
     if spectrum == "n = 2":
         return _gaussian(2, 128, g)
     if spectrum == "flat":
@@ -105,9 +106,9 @@ def raw_rows(spectrum: str, n: int) -> Tensor:
     if spectrum == "inverse square":
         return _with_spectrum(n, m, i**-2, g)
     if spectrum == "soft collapse":
-        return _with_spectrum(n, m, 1e-3 ** ((i - 1) / (n - 2)), g)
+        return _with_spectrum(n, m, 1e-3 ** ((i - 1) / (k - 1)), g)
     if spectrum == "rank k/4":
-        return _gaussian(n, n // 4, g) @ _gaussian(n // 4, m, g)
+        return _gaussian(n, min(n, m) // 4, g) @ _gaussian(min(n, m) // 4, m, g)
     if spectrum == "large mean":
         return _gaussian(n, m, g) + 1.5 * _gaussian(1, m, g)
     if spectrum == "near-constant":
@@ -186,8 +187,9 @@ def _gaussian(n: int, m: int, generator: torch.Generator) -> Tensor:
 
 
 def _with_spectrum(n: int, m: int, sigma: Tensor, generator: torch.Generator) -> Tensor:
-    """Centred rows with singular values sqrt(n) sigma, n - 1 of them."""
-    left = _gaussian(n, n - 1, generator)
+    """Centred rows with singular values sqrt(n) sigma, (k,) of them."""
+    k = len(sigma)
+    left = _gaussian(n, k, generator)
     left = torch.linalg.qr(left - left.mean(dim=0)).Q
-    right = torch.linalg.qr(_gaussian(m, n - 1, generator)).Q
+    right = torch.linalg.qr(_gaussian(m, k, generator)).Q
     return n**0.5 * (left * sigma) @ right.mT

@@ -1,0 +1,1 @@
+"""Figures drawn from recorded rows alone: `make plots`."""
