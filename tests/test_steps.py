@@ -21,7 +21,7 @@ from benchmarks.steps.measure import ArmResult, Cell, Measured, Settings, measur
 from benchmarks.steps.methods import BYOL, METHODS, BarlowTwins, MoCoV2, VICReg, Views, info_nce
 from benchmarks.steps.step import Encoder, Networks, Step, synthetic_views
 
-TINY = Encoder("tiny", lambda: small_resnet(2), 16, 1, 8)
+TINY = Encoder("tiny", lambda: small_resnet(2), 16, 1, 8, "")
 QUEUE = 32
 TINY_METHODS = [BarlowTwins(), VICReg(), BYOL(), MoCoV2(queue_rows=QUEUE)]
 BATCH, DIM = 8, 6

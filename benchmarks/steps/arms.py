@@ -88,7 +88,7 @@ class Truth:
             wrong = f"value off by {error:.1e}"
         elif not finite:
             wrong = "gradient not finite"
-        found = cosine(gradient.cpu(), true_gradient) if finite else float("nan")
+        found = cosine(gradient.cpu(), true_gradient.cpu()) if finite else float("nan")
         return Check(error, found, wrong)
 
 

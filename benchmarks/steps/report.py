@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.demo.tables import Table
 from benchmarks.records import Row, latest, pick
-from benchmarks.steps.arms import EIGVALSH, NONE, OURS, PAPER
+from benchmarks.steps.arms import EIGVALSH, NONE, OURS, PAPER, PROBE_DIM, VALUE_TOLERANCE
 from benchmarks.steps.measure import MODE
+from benchmarks.steps.step import ENCODERS, HIDDEN
 from benchmarks.suites.targets import STEP_CASE, STEP_LIMIT
 
 SECTION = "steps"  # of docs/benchmarks.md
@@ -49,14 +50,17 @@ def _table(device: str, encoder: str, rows: Sequence[Row]) -> Table:
             PAPER,
         ],
         rows=[_line(arms) for arms in cells(rows)],
-        note="Step: both views forward, loss, backward, SGD with momentum, target and queue, "
-        "without W2; own loss: the method's loss alone, forward and backward at the step's "
-        "embeddings, in % of the step. wssl_fast, eigvalsh, paper's eigh: median over rounds "
-        "of the step with W2 less the step without it of the same round, in % of the step; 20..80: "
-        "percentiles of that; alone: W2 forward and backward by itself. m: projector dimension; "
-        "W2 takes both views, 2 x batch rows. Synthetic images: cost, not learning. > : not run, "
-        "foreseen by m^3 from a call at m = 1024 to take longer than the limit, with the W2 alone "
-        "foreseen. Named instead of timed: an arm whose value or gradient is wrong.",
+        note=f"Step: both views forward, loss, backward, SGD with momentum, target and queue, "
+        f"without W2. Encoder: {ENCODERS[encoder].text}; projector of three layers, {HIDDEN:,} "
+        f"hidden and m out. Own loss: the method's loss alone, forward and backward at the step's "
+        f"embeddings, in % of the step. wssl_fast, eigvalsh, paper's eigh: median over rounds of "
+        f"the step with W2 less the step without it of the same round, in % of the step; 20..80: "
+        f"percentiles of that; alone: W2 forward and backward by itself. W2 takes both views, "
+        f"2 x batch rows. Synthetic images, every step from the same initial weights: cost, not "
+        f"learning. > : not run, the step foreseen to take longer than the limit: the step without "
+        f"W2 plus W2's time at m = {PROBE_DIM:,} times (m / {PROBE_DIM:,})^3. Named instead of "
+        f"timed: an arm whose value is off by more than {VALUE_TOLERANCE:g} or whose gradient is "
+        f"not finite.",
     )
 
 

@@ -33,13 +33,19 @@ class Encoder:
     features: int
     channels: int
     side: int
+    text: str  # for the page
 
 
 ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
     for encoder in (
-        Encoder("small", lambda: small_resnet(SMALL_WIDTH), 8 * SMALL_WIDTH, 1, 28),
-        Encoder("resnet18", resnet18, 512, 3, 32),
+        Encoder(
+            "small",
+            lambda: small_resnet(SMALL_WIDTH),
+            *(8 * SMALL_WIDTH, 1, 28),
+            f"ResNet of one block a stage and width {SMALL_WIDTH}, grey images of 28 x 28",
+        ),
+        Encoder("resnet18", resnet18, 512, 3, 32, "ResNet-18, colour images of 32 x 32"),
     )
 }
 
