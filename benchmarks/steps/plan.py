@@ -10,7 +10,7 @@ from benchmarks.steps.methods import METHODS, BarlowTwins
 DIMS = (256, 2048, 8192, 16384)
 BATCHES = (256, 512)
 QUICK = Settings(rounds=3, seconds_per_arm=0.5, limit_seconds=1.0)
-SUBSET = Settings(seconds_per_arm=7.0)
+SUBSET = Settings(seconds_per_arm=6.0)
 
 
 def every_cell(
