@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import wssl_fast as wf
 from benchmarks.data import ImageSet
+from benchmarks.networks import projector, small_resnet
 from benchmarks.peers import barlow_twins
 
 
@@ -86,53 +87,13 @@ class RunReport:
     w2_floor: float  # W2 of as many uniform points: what a finite sample cannot go below
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut (ResNet's basic block)."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels_out)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
-                nn.BatchNorm2d(channels_out),
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
-
-
 class Encoder(nn.Module):
     """ResNet of one block a stage, three-layer projector: images -> features, embeddings."""
 
     def __init__(self, width: int, projector_dim: int) -> None:
         super().__init__()
-        features = 8 * width
-        self.backbone = nn.Sequential(
-            nn.Conv2d(1, width, 3, 2, 1, bias=False),  # stride 2: a quarter of the time
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            Block(width, width, 1),
-            Block(width, 2 * width, 2),
-            Block(2 * width, 4 * width, 2),
-            Block(4 * width, features, 2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        ).to(memory_format=torch.channels_last)
-        self.projector = nn.Sequential(
-            nn.Linear(features, projector_dim, bias=False),
-            nn.BatchNorm1d(projector_dim),
-            nn.ReLU(),
-            nn.Linear(projector_dim, projector_dim, bias=False),
-            nn.BatchNorm1d(projector_dim),
-            nn.ReLU(),
-            nn.Linear(projector_dim, projector_dim),
-        )
+        self.backbone = small_resnet(width).to(memory_format=torch.channels_last)
+        self.projector = projector(8 * width, projector_dim, projector_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.backbone(images.to(memory_format=torch.channels_last))
