@@ -281,7 +281,7 @@ def test_simclr_by_its_definition() -> None:
 def test_sigreg_by_its_definition() -> None:
     """All 17 knots, with complex exponentials, on directions drawn the same way."""
     z = healthy(20, 6).double()
-    a = torch.randn(6, 256, dtype=z.dtype, generator=torch.Generator().manual_seed(0))
+    a = torch.randn(6, 256, generator=torch.Generator().manual_seed(0)).double()
     t = torch.linspace(-5, 5, 17, dtype=z.dtype)
     phase = (z @ (a / a.norm(dim=0)))[..., None] * t
     normal = torch.exp(-(t**2) / 2)

@@ -88,7 +88,8 @@ def sigreg(z: Tensor, *, slices: int = 256, knots: int = 17, edge: float = 5.0) 
     """
     n, m = z.shape
     generator = torch.Generator(z.device).manual_seed(0)
-    a = torch.randn(m, slices, generator=generator, dtype=z.dtype, device=z.device)
+    # drawn in float32 for every dtype: the same directions
+    a = torch.randn(m, slices, generator=generator, device=z.device).to(z.dtype)
     projected = z @ (a / a.norm(dim=0))  # (n, slices)
     t = torch.linspace(0, edge, knots // 2 + 1, dtype=z.dtype, device=z.device)
     normal = torch.exp(-t.square() / 2)
