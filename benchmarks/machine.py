@@ -64,7 +64,7 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--", ":!benchmarks/results")
+        changed = _git(here, "status", "--porcelain", "--", ":(top,exclude)benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}+changes" if changed else head
