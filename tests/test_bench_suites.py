@@ -175,6 +175,23 @@ def test_targets_from_rows() -> None:
     assert fastest == ["1.60", ">= 1", "hit"]
 
 
+def test_the_fastest_with_a_finite_gradient_counts_wherever_n_is_at_most_m() -> None:
+    def fastest(*rows: dict[str, object]) -> list[str]:
+        table = report.targets_table([row(), *rows])
+        assert table is not None
+        return next(line for line in table.rows if line[1].startswith("fastest form"))
+
+    slower = row(provider="svdvals", p50_ms=12.0)
+    assert fastest(slower)[2:] == ["1.20 (svdvals, 512 x 8192)", ">= 1", "hit"]
+    # one wrong in its value is faster; one without a gradient, and one with n > m, do not count
+    wrong = row(provider="Muon", p50_ms=8.0, wrong="value off by 1e-2")
+    nan = row(provider="eigvalsh", p50_ms=1.0, wrong="gradient not finite")
+    tall = [row(shape=[4096, 1024]), row(shape=[4096, 1024], provider="eigvalsh", p50_ms=1.0)]
+    found = fastest(slower, wrong, nan, *tall)
+    assert found[0] == "0 of 1 rows with n <= m, m >= 1024"
+    assert found[2:] == ["0.80 (Muon, 512 x 8192)", ">= 1", "**missed**"]
+
+
 def test_a_missing_ratio_says_why() -> None:
     (target,) = [t for t in targets() if t.slower == "svdvals"]
     slow = row(provider="svdvals", p50_ms=None, skipped="foreseen to take 9 s")

@@ -10,6 +10,7 @@ from benchmarks.suites.families import BARLOW, BARLOW_TWO_BATCHES, EIGVALSH, PDI
 
 MEMORY_SHAPE = (512, 32768)
 MEMORY_LIMIT = 8.0  # n^2 floats above the input and its gradient
+FASTEST_FROM = 1024  # columns from which ours is to be the fastest wherever n <= m
 EXPONENT_LIMIT = 1.05  # of time in m at fixed n
 STEP_LIMIT = 0.03  # of a training step at STEP_CASE, what W2 adds
 STEP_CASE = {"batch": 256, "dim": 8192}
