@@ -212,6 +212,23 @@ def test_sums_that_decide(tile: int, an_emulated_device: cuda.Device) -> None:
     assert y_square.sum().item() == pytest.approx(trace.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("negative", [1e-4, 0.3])
+def test_an_indefinite_matrix_stays_finite_and_asks_for_float64(
+    negative: float, an_emulated_device: cuda.Device
+) -> None:
+    # no product of rows is one; the residual |Y|_F^2 - tr A says that no root came out
+    n, k = 100, 20
+    made, settings = prepare(torch.randn(1, n, k), an_emulated_device, tile=2, covariance=True)
+    eigenvalues = torch.ones(k, dtype=torch.float64)
+    eigenvalues[-1] = -negative
+    turn = torch.linalg.qr(torch.randn(k, k, dtype=torch.float64))[0]
+    made.views["slots"][0, 0, :k, :k] = (n * (turn * eigenvalues) @ turn.T).float()
+    cuda.newton_schulz(**made.views, **(settings | {"auto": False}))
+    assert made.views["value"].isfinite().all()
+    assert made.views["weights"].isfinite().all()
+    assert made.views["deep"].item() == 1
+
+
 def test_the_shift_is_taken_back_to_first_order(an_emulated_device: cuda.Device) -> None:
     z = torch.randn(2000, 8)
     made, settings = prepare(z[None], an_emulated_device, tile=2, covariance=True)
