@@ -234,6 +234,8 @@ def test_the_shift_is_taken_back_to_first_order(an_emulated_device: cuda.Device)
     made, settings = prepare(z[None], an_emulated_device, tile=2, covariance=True)
     settings["shift_units"] = 1e4  # 1.2e-3 |A|_F: of eigenvalues near |A|_F / sqrt 8, 3.4e-3
     cuda.newton_schulz(**made.views, **settings)
+    added = 1e4 * settings["unit"]  # to |A|_F, which R_0 is scaled by
+    assert made.views["numbers"][0, 4] == pytest.approx(added / (1 + added), rel=1e-6)
     x = z.double() / z.double().norm(dim=1, keepdim=True)
     want = reference.matrix_inv_sqrt(torch.cov(x.T, correction=0))
     error = (made.views["weights"][0] - want).norm() / want.norm()
