@@ -229,6 +229,22 @@ def test_an_indefinite_matrix_stays_finite_and_asks_for_float64(
     assert made.views["deep"].item() == 1
 
 
+def test_rows_that_are_their_mean_to_rounding_are_not_pushed(
+    an_emulated_device: cuda.Device,
+) -> None:
+    # centred in float64 they differ by 1e-16 of the mean: a healthy spectrum, of nothing
+    n, k = 100, 20
+    made, settings = prepare(torch.randn(1, n, k), an_emulated_device, tile=2, covariance=True)
+    rounding = 1e-16 * torch.randn(n, k, dtype=torch.float64) / k**0.5
+    made.views["slots"][0, 0, :k, :k] = (rounding.T @ rounding).float()
+    made.views["mean"].fill_(k**-0.5)
+    cuda.newton_schulz(**made.views, **settings)
+    assert made.views["deep"].item() == 1
+    # sigma / sqrt(lambda), at most 1e-16 over the noise of 1,024 float64 units: no weight
+    pushed = (rounding / n**0.5) @ made.views["weights"][0]
+    assert pushed.norm() <= 1e-2 * k**0.5
+
+
 def test_the_shift_is_taken_back_to_first_order(an_emulated_device: cuda.Device) -> None:
     z = torch.randn(2000, 8)
     made, settings = prepare(z[None], an_emulated_device, tile=2, covariance=True)
