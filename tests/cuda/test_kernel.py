@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from tests.cuda import emulated
-from tests.tolerances import gradient_error, gradient_tolerance, value_tolerance
+from tests.tolerances import (
+    contract_tolerance,
+    gradient_error,
+    gradient_tolerance,
+    value_tolerance,
+)
 from tests.zoo import BY_NAME
 from wssl_fast import reference
 from wssl_fast.backends import cuda
@@ -227,6 +232,19 @@ def test_an_indefinite_matrix_stays_finite_and_asks_for_float64(
     assert made.views["value"].isfinite().all()
     assert made.views["weights"].isfinite().all()
     assert made.views["deep"].item() == 1
+
+
+@pytest.mark.parametrize("covariance", [False, True], ids=["gram", "covariance"])
+def test_a_ridge(covariance: bool, an_emulated_device: cuda.Device) -> None:
+    z = torch.randn(200, 20) if covariance else torch.randn(20, 50)
+    made, settings = prepare(z[None], an_emulated_device, tile=2, covariance=covariance)
+    cuda.newton_schulz(**made.views, **(settings | {"eps": 1e-2}))
+    assert made.views["deep"].item() == 0  # nobody comes after to put it right
+    want = reference.wasserstein_uniformity(z, eps=1e-2).item()
+    assert abs(made.views["value"].item() ** 0.5 - want) <= contract_tolerance(z.dtype)
+    grad = reference.wasserstein_uniformity_grad(z, squared=True, eps=1e-2)
+    away = gradient(z, made.views, covariance) - grad
+    assert away.norm() <= contract_tolerance(z.dtype) * grad.norm()
 
 
 def test_rows_that_are_their_mean_to_rounding_are_not_pushed(
