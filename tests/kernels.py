@@ -51,3 +51,45 @@ def check(z: Tensor, precision: str, *, normalize: bool = True) -> None:
         null=precision not in ONE_PASS,
     )
     assert error <= gradient_tolerance(rule, z.dtype, solver="newton_schulz")
+
+
+def nan_stays_in_its_problem(bad: float, shape: tuple[int, int], normalize: bool) -> None:
+    """A NaN or an infinity in the second of three problems."""
+    z = torch.randn(3, *shape)
+    z[1, 2, 3] = bad
+    value, grad = w2(z, normalize=normalize)
+    assert value.isnan().tolist() == [False, True, False]
+    assert grad[1].isnan().all()
+    assert grad[0].isfinite().all()
+    assert grad[2].isfinite().all()
+
+
+def nothing_is_unwritten_or_differs_twice(shape: tuple[int, int], **keywords: object) -> None:
+    """With memory that holds NaN: the fixture `poisoned`."""
+    z = torch.randn(2, *shape)
+    for one, other in zip(w2(z, **keywords), w2(z, **keywords), strict=True):
+        assert one.isfinite().all()
+        assert torch.equal(one, other)
+
+
+def a_graph_replays(shape: tuple[int, int]) -> None:
+    """Forward and backward captured in a CUDA graph give the bits of an ordinary call."""
+    z = torch.randn(shape, device="cuda", requires_grad=True)
+
+    def step() -> tuple[Tensor, Tensor]:
+        value = wf.wasserstein_uniformity(z)
+        return value, torch.autograd.grad(value, z)[0]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        step()  # compiles what is Triton's
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # any synchronisation is an error here
+        captured = step()
+    for _ in range(3):
+        with torch.no_grad():
+            z.copy_(torch.randn_like(z))
+        graph.replay()
+        for one, other in zip(captured, step(), strict=True):
+            assert torch.equal(one, other)

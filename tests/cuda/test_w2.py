@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 import wssl_fast as wf
+from tests import kernels
 from tests.kernels import DEVICE, check, w2
 from tests.tolerances import contract_tolerance, gradient_error, gradient_tolerance, value_tolerance
 from tests.zoo import BY_NAME, COLLAPSED, RAW_SCALE, SHAPES, ZOO, Case
@@ -109,23 +109,13 @@ def test_the_device_decides_problem_by_problem() -> None:
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_nan_stays_in_its_problem(bad: float, shape: tuple[int, int], normalize: bool) -> None:
-    z = torch.randn(3, *shape)
-    z[1, 2, 3] = bad
-    value, grad = w2(z, normalize=normalize)
-    assert value.isnan().tolist() == [False, True, False]
-    assert grad[1].isnan().all()
-    assert grad[0].isfinite().all()
-    assert grad[2].isfinite().all()
+    kernels.nan_stays_in_its_problem(bad, shape, normalize)
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (14, 9)])
 @pytest.mark.usefixtures("poisoned")
 def test_no_output_is_left_unwritten_and_nothing_differs_twice(shape: tuple[int, int]) -> None:
-    z = torch.randn(2, *shape)
-    first, second = w2(z, precision="highest"), w2(z, precision="highest")
-    for one, other in zip(first, second, strict=True):
-        assert one.isfinite().all()
-        assert torch.equal(one, other)
+    kernels.nothing_is_unwritten_or_differs_twice(shape, precision="highest")
 
 
 @pytest.mark.parametrize("covariance", [False, True])
@@ -191,25 +181,7 @@ def test_a_larger_batch() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("shape", [(256, 2048), (512, 8192), (1024, 8192), (2048, 512)])
 def test_cuda_graph(shape: tuple[int, int]) -> None:
-    z = torch.randn(shape, device="cuda", requires_grad=True)
-
-    def step() -> tuple[Tensor, Tensor]:
-        value = wf.wasserstein_uniformity(z)
-        return value, torch.autograd.grad(value, z)[0]
-
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        step()  # compiles what is Triton's
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # any synchronisation is an error here
-        captured = step()
-    for _ in range(3):
-        with torch.no_grad():
-            z.copy_(torch.randn_like(z))
-        graph.replay()
-        for one, other in zip(captured, step(), strict=True):
-            assert torch.equal(one, other)
+    kernels.a_graph_replays(shape)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
