@@ -4,7 +4,7 @@
 //
 // Launch: at most one block of 256 threads a multiprocessor, all resident; a bar is a grid barrier,
 // 26 of them for the 7 steps of float32. Memory: 7 kp^2 floats, which stay in the L2 cache up to
-// k of about 1,100 on 50 MB; shared memory as product.cuh says, 96 to 144 KiB. Registers: 96
+// k of about 1,300 on 50 MB; shared memory as product.cuh says, 96 to 144 KiB. Registers: 96
 // accumulators and 32 operands of a thread, and addresses.
 //
 // Iteration and coefficients: wssl_fast/backends/eager/newton_schulz.py (arXiv 2505.16932); which
