@@ -15,6 +15,7 @@ from wssl_fast.backends.eager.newton_schulz import SCHEDULES
 pytestmark = pytest.mark.usefixtures("planning")
 COEFFICIENTS = SCHEDULES[torch.float32]
 NONE = 255
+INSTALLED = cuda._module  # before a fixture puts the emulated one there
 A100, L40 = Device(108, 163 * 1024, 80), Device(142, 99 * 1024, 89)
 SIZES = [1, 2, 31, 32, 33, 64, 65, 100, 127, 129, 256, 257, 511, 512, 1000, 1024, 2047, 2048]
 
@@ -140,6 +141,14 @@ def test_plans(k: int, device: Device) -> None:
         tiles = (plan.kp // rows) * (plan.kp // columns)
         assert plan.numbers == 16 + 4 * plan.kp + 3 * tiles
     assert cuda.plan(k, splits=9, device=device).slots == 10
+
+
+@pytest.mark.skipif(INSTALLED is None, reason="wssl_fast._cuda was not built")
+@pytest.mark.parametrize("k", [64, 512, 1000])
+def test_the_installed_module_plans_alike(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = cuda.schedule(k, device=H200), cuda.estimate(k, device=H200)
+    monkeypatch.setattr(cuda, "_module", INSTALLED)
+    assert (cuda.schedule(k, device=H200), cuda.estimate(k, device=H200)) == want
 
 
 @pytest.mark.parametrize("k", [64, 256, 512, 1024, 2048])
