@@ -9,6 +9,8 @@ import wssl_fast as wf
 from wssl_fast import reference
 from wssl_fast.backends.eager import w2_covariance, w2_gram
 
+from .tolerances import gradient_error, gradient_tolerance
+
 SEED = 3
 
 
@@ -26,6 +28,36 @@ def collapsed(n: int, m: int, noise: float) -> Tensor:
 def test_a_healthy_batch_takes_one_float32_pass(shape: tuple[int, int]) -> None:
     backend = w2_gram if shape[0] <= shape[1] else w2_covariance
     assert not bool(backend.forward(gaussian(*shape), True, 0.0, "eigh", "auto", True).deep)
+
+
+def with_spectrum(n: int, m: int, sigma: Tensor) -> Tensor:
+    """Float32 rows (n, m) whose centred singular values are sigma (k,)."""
+    u = gaussian(n, len(sigma), torch.float64)
+    u = torch.linalg.qr(u - u.mean(0)).Q
+    v = torch.linalg.qr(gaussian(m, len(sigma), torch.float64)).Q
+    return ((u * sigma) @ v.mT).float()
+
+
+# a fifth of the directions lies where a float32 Gram knows weights to 1e-3 .. 0.5
+@pytest.mark.parametrize("shape", [(129, 160), (160, 128)])
+def test_many_unsure_directions_are_looked_up_in_the_rows(shape: tuple[int, int]) -> None:
+    sigma = torch.ones(128, dtype=torch.float64)
+    sigma[:26] = torch.logspace(-2, -3.3, 26, dtype=torch.float64)
+    z = with_spectrum(*shape, sigma).requires_grad_()
+    backend = w2_gram if shape[0] <= shape[1] else w2_covariance
+    state = backend.forward(z.detach(), False, 0.0, "eigh", "auto", True)
+    assert not bool(state.deep)
+    wf.wasserstein_uniformity(z, normalize=False, squared=True).backward()
+    assert gradient_error(z.grad, z, normalize=False) <= gradient_tolerance("auto")
+
+
+@pytest.mark.parametrize("shape", [(129, 160), (160, 128)])
+def test_a_fifth_of_the_directions_gone_takes_a_float64_pass(shape: tuple[int, int]) -> None:
+    sigma = torch.ones(128, dtype=torch.float64)
+    sigma[:26] = 1e-6
+    z = with_spectrum(*shape, sigma)
+    backend = w2_gram if shape[0] <= shape[1] else w2_covariance
+    assert bool(backend.forward(z, False, 0.0, "eigh", "auto", True).deep)
 
 
 @pytest.mark.parametrize("shape", [(64, 128), (200, 64)])

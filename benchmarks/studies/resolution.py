@@ -9,8 +9,8 @@ the smallest sigma/sigma_max from which on up every weight is within 0.1 of 1. B
 of forward and backward on a healthy batch and on this one, over that of one float32 pass on the
 healthy batch, interleaved in one run.
 
-Then a healthy batch with n = m = 512, whose least singular values are near zero by themselves: the
-relative error of P, and the time over that of one float32 pass.
+Then healthy batches with n = m = 512 and 2048, whose least singular values are near zero by
+themselves: the relative error of P, and the time over that of one float32 pass.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def measure() -> list[dict[str, object]]:
     return rows
 
 
-def square(n: int = 512) -> list[dict[str, object]]:
+def square(n: int) -> list[dict[str, object]]:
     """Error of P against the float64 SVD and time over (highest, eigh), healthy n x n rows."""
     z = healthy(n, n)
     truth = reference.polar_factor(z, normalize=False)
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draw", action="store_true", help="figure from the rows there are")
     if not parser.parse_args().draw:
-        rows = measure() + square()
+        rows = measure() + square(512) + square(2048)
         ROWS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
     table = Table(title="times over one float32 pass by eigh on a healthy batch")

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
-from wssl_fast.backends.eager.numerics import CLONES, UNSURE, UNSURE_SHARE, soft_step
+from wssl_fast.backends.eager.numerics import (
+    CLONES,
+    DROWNED_SHARE,
+    UNSURE,
+    UNSURE_SHARE,
+    soft_step,
+)
 from wssl_fast.backends.eager.products import symmetric_product
 
 
@@ -106,7 +112,8 @@ def _refine(
     """
     k, unit = len(lam), torch.finfo(vectors.dtype).eps
     unsure = int((noise > 2 * UNSURE * lam).sum())  # ascending: the first ones
-    if not 0 < unsure <= UNSURE_SHARE * k or not bool(lam[0] > noise[0] / 8):
+    drowned = int((noise > 8 * lam).sum())
+    if not 0 < unsure <= UNSURE_SHARE * k or drowned > DROWNED_SHARE * unsure:
         return lam, noise
     exact, turn = torch.linalg.eigh(ritz(vectors[:, :unsure]))
     vectors[:, :unsure] = vectors[:, :unsure] @ turn.to(vectors.dtype)
