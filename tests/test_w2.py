@@ -51,6 +51,21 @@ def test_many_unsure_directions_are_looked_up_in_the_rows(shape: tuple[int, int]
     assert gradient_error(z.grad, z, normalize=False) <= gradient_tolerance("auto")
 
 
+def test_a_look_at_the_rows_keeps_the_lifted_null_vector() -> None:
+    """|mu| = 34.5 leaves directions up to lambda = 0.9 unsure: of 63 the 13 small ones, and the
+    null vector, lifted to the mean of all, 0.78. The rows know nothing of a lift."""
+    sigma = torch.full((63,), 8.0, dtype=torch.float64)  # lambda = 64/n = 1
+    sigma[-13:] = 0.1
+    mean = 34.5 * torch.nn.functional.normalize(gaussian(1, 128))
+    z = (with_spectrum(64, 128, sigma) + mean).requires_grad_()
+    truth = reference.wasserstein_uniformity(z, normalize=False).item()
+    value = wf.wasserstein_uniformity(z, normalize=False)
+    # of raw rows W2 is about |mu|: relative to that, float32's result and its promise
+    assert abs(value.item() - truth) <= 1e-6 * truth
+    wf.wasserstein_uniformity(z, normalize=False, squared=True).backward()
+    assert gradient_error(z.grad, z, normalize=False) <= gradient_tolerance("auto")
+
+
 @pytest.mark.parametrize("shape", [(129, 160), (160, 128)])
 def test_a_fifth_of_the_directions_gone_takes_a_float64_pass(shape: tuple[int, int]) -> None:
     sigma = torch.ones(128, dtype=torch.float64)

@@ -90,7 +90,7 @@ def _solve(
         solver=solver,
         basis=with_grad,
         clones=False,
-        ritz=ritz,
+        ritz=None if ritz is None else lambda u: ritz(u) + _lifted(u, lift),
     )
     null_distance = (math.sqrt(ridge) - target) ** 2
     distance = root.distance - ((lift + ridge).sqrt() - target) ** 2 + (m - n + 1) * null_distance
@@ -122,6 +122,12 @@ def _ritz(z: Tensor, scale: Tensor, u: Tensor) -> Tensor:
         b = (left @ z[:, part].float()).double()
         out.addmm_(b, b.mT, alpha=1 / n)
     return out
+
+
+def _lifted(u: Tensor, lift: Tensor) -> Tensor:
+    """u^T (lift/n 11^T) u (q, q) float64: what is added to G, seen by directions u (n, q)."""
+    sums = u.sum(0, dtype=torch.float64)
+    return torch.outer(sums, sums) * (lift / len(u))
 
 
 def _scale_from_diagonal(c: Tensor, normalize: bool) -> Tensor | None:
