@@ -55,8 +55,7 @@ class _Gathering(nn.Module):
                 "gather_distributed is True, but there is no process group: call "
                 "torch.distributed.init_process_group first, or start the script with torchrun"
             )
-        group: ProcessGroup = dist.group.WORLD
-        return group if dist.get_world_size(group) > 1 else None
+        return dist.group.WORLD if dist.get_world_size() > 1 else None
 
 
 class _GaussianLoss(_Gathering):

@@ -57,11 +57,14 @@ Check = Callable[[World], None]
 
 
 def checks(module: str) -> list[str]:
-    """Names of the checks of a module: its public functions of a World."""
-    found = vars(import_module(module)).values()
-    return [f.__name__ for f in found if getattr(f, "__module__", "") == module
-            and getattr(f, "__annotations__", {}).get("world") is World
-            and not f.__name__.startswith("_")]  # fmt: skip
+    """Names of the checks of a module: its functions of a world alone."""
+    functions = vars(import_module(module)).values()
+    return [
+        f.__name__
+        for f in functions
+        if getattr(f, "__module__", "") == module
+        and getattr(f, "__annotations__", {}) == {"world": World, "return": None}
+    ]
 
 
 def outcomes(size: int, modules: list[str], folder: Path) -> dict[str, list[str]]:

@@ -9,12 +9,11 @@ processes, which is what DistributedDataParallel averages to the gradient of the
     team.py       agreement before, and errors that reach every process
     leader.py     one process decides, all contribute
     w2.py, pairwise.py   who holds and computes what
-
-A compiled graph is left for all of it: a collective is no place to be compiled away.
 """
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -36,6 +35,15 @@ __all__ = ["ExchangeError", "alignment", "spans", "uniformity", "wasserstein_uni
 
 Rows = Callable[[], Tensor]
 """Makes this process's rows (..., n, m); what is wrong with them becomes an error everywhere."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
+    """torch.compile breaks its graph at the call and runs it as it is."""
+    disabled: Callable[P, R] = torch.compiler.disable(function)
+    return disabled
 
 
 def spans(group: object) -> bool:
@@ -63,7 +71,7 @@ def _is_no_member(group: object) -> bool:
     return type(group) is type(outside) and bool(group == outside)
 
 
-@torch.compiler.disable
+@_outside_graphs
 def wasserstein_uniformity(
     group: "ProcessGroup",
     rows: Rows,
@@ -90,11 +98,11 @@ def wasserstein_uniformity(
         return [z]
 
     (z,), opening = team.agree({**settings._asdict(), **told}, prepare)
-    _enough_rows(opening, 1)
+    _enough_rows("z", opening, 1)
     return _each_problem([z], lambda x: w2.value_and_gradient(team, x, opening, settings))
 
 
-@torch.compiler.disable
+@_outside_graphs
 def uniformity(
     group: "ProcessGroup", rows: Rows, *, t: float, normalize: bool, **told: object
 ) -> Tensor:
@@ -107,14 +115,14 @@ def uniformity(
         return [z]
 
     (z,), opening = team.agree({"t": t, "normalize": bool(normalize), **told}, prepare)
-    _enough_rows(opening, 2)
+    _enough_rows("z", opening, 2)
     wanted = _wants_grad(z)
     return _each_problem(
         [z], lambda x: pairwise.uniformity(team, x, opening, t, bool(normalize), wanted)
     )
 
 
-@torch.compiler.disable
+@_outside_graphs
 def alignment(
     group: "ProcessGroup",
     x: Tensor,
@@ -134,7 +142,7 @@ def alignment(
         return pair
 
     pair, opening = team.agree({"alpha": alpha, "normalize": bool(normalize), **told}, prepare)
-    _enough_rows(opening, 1)
+    _enough_rows("x", opening, 1)
     wanted = _wants_grad(*pair)
     return _each_problem(
         pair, lambda a, b: pairwise.alignment(team, a, b, opening, alpha, bool(normalize), wanted)
@@ -152,11 +160,11 @@ def _rows(team: Team, name: str, rows: object) -> Tensor:
     return z
 
 
-def _enough_rows(opening: Opening, minimum: int) -> None:
+def _enough_rows(name: str, opening: Opening, minimum: int) -> None:
     """The same error on every process: all know all counts."""
     if sum(opening.counts) < minimum:
         raise ValueError(
-            f"z must have at least {minimum} row(s) in all processes of group together, got "
+            f"{name} must have at least {minimum} row(s) in all processes of group together, got "
             f"{opening.counts}"
         )
 
@@ -169,7 +177,9 @@ def _each_problem(tensors: list[Tensor], compute: Callable[..., tuple[Tensor, ..
     """Values (...) of problems (..., n, m), one after the other, with their gradients attached."""
     z = tensors[0]
     dtype, shape = working_dtype(z), z.shape[:-2]
-    problems = zip(*(t.detach().reshape(-1, *t.shape[-2:]) for t in tensors), strict=True)
+    count = math.prod(shape)
+    folded = (t.detach().reshape(count, *t.shape[-2:]) for t in tensors)
+    problems = zip(*folded, strict=True)
     with torch.no_grad(), plain_arithmetic(z.device.type):
         found = [compute(*problem) for problem in problems]
     if not found:  # a batch of no problems
@@ -180,7 +190,9 @@ def _each_problem(tensors: list[Tensor], compute: Callable[..., tuple[Tensor, ..
     if not _wants_grad(*tensors):
         return values
     gradients = [g.reshape(t.shape) for g, t in zip(gradients, tensors, strict=True)]
-    value: Tensor = _WithGradients.apply(values, len(tensors), *tensors, *gradients)
+    value: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
+        values, len(tensors), *tensors, *gradients
+    )
     return value
 
 

@@ -86,7 +86,7 @@ class Exchange:
 
     def records(self, what: str, record: Record) -> list[Record]:
         """The record of every process, on every process."""
-        return [_decode(r) for r in self.gather(what, _encode(record).to(self.small))]
+        return [_decode(r) for r in self.gather(what, _encode(record).to(self.small)).cpu()]
 
     def gather(self, what: str, block: Tensor) -> Tensor:
         """Blocks of equal shape from every process, on every process: (size, *block.shape)."""
