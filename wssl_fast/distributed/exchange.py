@@ -92,7 +92,7 @@ class Exchange:
         """Blocks of equal shape from every process, on every process: (size, *block.shape)."""
         wire = block.to(self.wire(block.device)).contiguous()
         every = torch.empty(self.size, *block.shape, dtype=block.dtype, device=wire.device)
-        self._run(what, dist.all_gather_into_tensor, _bytes(every), _bytes(wire))
+        self._run(what, dist.all_gather, [_bytes(block) for block in every], _bytes(wire))
         return every.to(block.device)
 
     def gather_rows(self, what: str, z: Tensor, counts: list[int]) -> Tensor:
@@ -139,7 +139,7 @@ class Exchange:
         )
         return out.to(send.device)
 
-    def _run(self, what: str, collective: Callable[..., Any], *tensors: Tensor, **how: Any) -> None:
+    def _run(self, what: str, collective: Callable[..., Any], *tensors: Any, **how: Any) -> None:
         try:
             collective(*tensors, **how, group=self.group)
         except RuntimeError as error:
