@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 64)).to(device)
     if together:
         model = DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     alignment = wf.nn.AlignmentLoss(gather_distributed=together)
     spread = wf.nn.WassersteinUniformityLoss(weight=1.0, gather_distributed=together)
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import wssl_fast as wf
-from tests.distributed.world import World
+from tests.distributed.world import Killed, World
 from wssl_fast.backends import choice
 from wssl_fast.backends.eager import alignment, products, uniformity, w2_covariance, w2_gram
 from wssl_fast.distributed import ExchangeError
@@ -208,3 +208,15 @@ def a_process_that_does_not_call(world: World) -> None:
             wf.wasserstein_uniformity(torch.randn(GOOD), group=group)
     dist.barrier()
     assert_in_step(world)
+
+
+def the_others_hear_of_a_killed_process(world: World) -> None:
+    """The last check of all: this group is no more."""
+    dist.barrier()
+    if world.rank == 1:
+        raise Killed
+    message = (
+        r"uniformity over . processes: exchanging what each was .* failed on rank \d\. A process"
+    )
+    with pytest.raises(ExchangeError, match=message):
+        wf.uniformity(torch.randn(GOOD), group=world.group)

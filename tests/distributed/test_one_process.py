@@ -4,18 +4,15 @@ import math
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import wssl_fast as wf
 from wssl_fast.backends.eager import uniformity, w2_covariance
-from wssl_fast.distributed import ExchangeError, halves
+from wssl_fast.distributed import halves
 
-ROOT = Path(__file__).parents[2]
 LOSSES = (wf.nn.WassersteinUniformityLoss, wf.nn.UniformityLoss, wf.nn.AlignmentLoss)
 
 
@@ -111,34 +108,3 @@ def test_works_on_a_build_without_torch_distributed() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.stdout.strip() == "ok", out.stderr
-
-
-def _call_and_die(rank: int, folder: str) -> None:
-    import os
-
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = dist.FileStore(folder + "/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    z = torch.randn(4, 8)
-    wf.uniformity(z, group=dist.group.WORLD)
-    if rank == 1:
-        os._exit(0)  # as if killed
-    try:
-        wf.wasserstein_uniformity(z, group=dist.group.WORLD)
-    except ExchangeError as error:
-        Path(folder, "told").write_text(str(error))
-    os._exit(0)  # a group that lost a member cannot be closed
-
-
-@pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()),
-    reason="this build of PyTorch has no Gloo",
-)
-def test_a_killed_process_is_an_error_on_the_others(tmp_path: Path) -> None:
-    mp.start_processes(  # type: ignore[no-untyped-call]
-        _call_and_die, (str(tmp_path),), nprocs=2, join=True, start_method="spawn"
-    )
-    told = (tmp_path / "told").read_text()
-    assert told.startswith("wasserstein_uniformity over 2 processes: exchanging what each was")
-    assert "A process has died" in told
