@@ -6,8 +6,8 @@
 A small network learns from two noisy views of points that lie near a few directions. With
 `gather_distributed=True` the losses are those of the whole batch, whoever holds its rows, and
 DistributedDataParallel's average of the gradients is the gradient one process would have. So both
-commands print the same lines, up to rounding. W2 of the local batches alone would not do that: each
-of them has fewer rows than the whole, and a higher floor.
+commands print the same lines, up to rounding. The mean of W2 over the local batches would be another
+number, as a rule a larger one: fewer rows spread less.
 """
 
 import argparse
@@ -30,25 +30,9 @@ def batches(steps: int, rows: int, columns: int) -> Tensor:
     return hidden @ directions + 0.3 * torch.randn(steps, rows, columns, generator=generator)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rows", type=int, default=101, help="of the whole batch")
-    options = parser.parse_args(arguments)
-
-    together = "LOCAL_RANK" in os.environ  # torchrun
-    if together:
-        cuda = torch.cuda.is_available()
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else "cpu"
-        if cuda:
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if cuda else "gloo")
-    else:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    rank = dist.get_rank() if together else 0
-    size = dist.get_world_size() if together else 1
-
+def train(device: str, rank: int, size: int, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
+    together = size > 1
     model = nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 64)).to(device)
     if together:
         model = DistributedDataParallel(model)
@@ -67,7 +51,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         optimizer.step()
         if rank == 0 and (step % 10 == 0 or step == options.steps - 1):
             print(f"step {step:3d}  alignment {a.item():.4f}  W2 {w2.item():.4f}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rows", type=int, default=101, help="of the whole batch")
+    options = parser.parse_args(arguments)
+
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    together = "LOCAL_RANK" in os.environ  # torchrun
     if together:
+        if cuda:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if cuda else "gloo")
+    rank = dist.get_rank() if together else 0
+    size = dist.get_world_size() if together else 1
+
+    train(device, rank, size, options)
+    if together:
+        dist.barrier()  # nobody leaves while others are still exchanging
         dist.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
 """L_U and alignment over processes: equal to one process and to the float64 reference."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -125,3 +126,15 @@ def pairs_in_leading_dimensions(world: World) -> None:
     a, b = world.own(x, counts), world.own(y, counts)
     torch.testing.assert_close(wf.uniformity(a, group=world.group), wf.uniformity(x))
     torch.testing.assert_close(wf.alignment(a, b, group=world.group), wf.alignment(x, y))
+
+
+def the_same_value_on_every_process(world: World) -> None:
+    x, y = torch.randn(2, 19, 6)
+    a, b = (world.own(v, world.counts(19)) for v in (x, y))
+    mine = (
+        wf.uniformity(a, group=world.group).item(),
+        wf.alignment(a, b, group=world.group).item(),
+    )
+    every = [mine] * world.size
+    dist.all_gather_object(every, mine)
+    assert every == [every[0]] * world.size

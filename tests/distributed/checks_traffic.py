@@ -137,3 +137,17 @@ def pairs_send_what_the_table_says(world: World) -> None:
         wf.alignment(z, z.detach(), group=world.group).backward()
     want = {"all_gather": RECORD, "all_reduce": 8 * (1 + world.size)}
     assert_sent(sent, want, "alignment")
+
+
+def looked_up_directions_add_a_thin_product(world: World) -> None:
+    for n, m in ((64, 64), (65, 64)):
+        counts = world.counts(n)
+        z = world.own(BY_NAME["gaussian"](n, m), counts).requires_grad_()
+        with counting(world) as sent:
+            wf.wasserstein_uniformity(z, group=world.group)
+        want = gram(world, counts, m, 4, 4, 4) if n <= m else covariance(world, m, 4)
+        added = sent["reduce"] - want["reduce"]
+        (q,) = [q for q in range(1, 64) if 8 * (half(q) + world.size) == added]
+        want["reduce"] = sent["reduce"]
+        want["broadcast"] += (world.rank == 0) * (RECORD + 4 * 64 * q + (8 * n if n <= m else 0))
+        assert_sent(sent, want, f"{n} x {m}, {q} directions")
