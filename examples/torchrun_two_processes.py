@@ -6,8 +6,8 @@
 A small network learns from two noisy views of points that lie near a few directions. With
 `gather_distributed=True` the losses are those of the whole batch, whoever holds its rows, and
 DistributedDataParallel's average of the gradients is the gradient one process would have. So both
-commands print the same lines, up to rounding. The mean of W2 over the local batches would be another
-number, as a rule a larger one: fewer rows spread less.
+commands print the same lines, up to rounding. The mean of W2 over the local batches would be
+another number, as a rule a larger one: fewer rows spread less.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Bytes that a process hands to torch.distributed, counted there, against docs/distributed.md."""
+"""What docs/distributed.md says of bytes and memory, counted in torch.distributed and PyTorch."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,6 +8,8 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import wssl_fast as wf
 from tests.distributed.world import World
@@ -151,3 +153,27 @@ def looked_up_directions_add_a_thin_product(world: World) -> None:
         want["reduce"] = sent["reduce"]
         want["broadcast"] += (world.rank == 0) * (RECORD + 4 * 64 * q + (8 * n if n <= m else 0))
         assert_sent(sent, want, f"{n} x {m}, {q} directions")
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes of any tensor that comes into being."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor):
+                self.size = max(self.size, t.numel() * t.element_size())
+        return out
+
+
+def no_process_holds_the_whole_batch(world: World) -> None:
+    n, m = 8, 800
+    counts = world.counts(n, "equal")
+    z = world.own(torch.randn(n, m), counts).requires_grad_()
+    with Largest() as largest:
+        wf.wasserstein_uniformity(z, group=world.group).backward()
+    assert largest.size == 4 * n * m // world.size

@@ -1,9 +1,11 @@
 """What can be known of several processes in one: the half matrices, the arguments, the imports."""
 
 import math
+import re
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,3 +110,10 @@ def test_works_on_a_build_without_torch_distributed() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.stdout.strip() == "ok", out.stderr
+
+
+def test_collectives_are_called_in_one_place() -> None:
+    package = Path(wf.__file__).parent
+    collective = re.compile(r"\bdist\.(all_|reduce|broadcast|send|recv|gather|scatter|barrier)")
+    users = [path.name for path in package.rglob("*.py") if collective.search(path.read_text())]
+    assert users == ["exchange.py"]
