@@ -34,7 +34,7 @@ demo: setup
 	DATA='$(DATA)' $(BIN)/python -m benchmarks.demo --out build/demo
 
 test: setup
-	$(BIN)/python -m pytest -n auto --doctest-modules tests wssl_fast
+	$(BIN)/python -m pytest -n auto --dist loadgroup --doctest-modules tests wssl_fast
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks $(BENCH_ARGS)

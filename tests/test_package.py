@@ -11,9 +11,10 @@ import wssl_fast
 
 ROOT = Path(wssl_fast.__file__).parent
 LAYERS = {
-    "cli": 4,
-    "nn": 3,
-    "functional": 2,
+    "cli": 5,
+    "nn": 4,
+    "functional": 3,
+    "distributed": 2,
     "ops": 1,
     "backends": 0,
     "reference": 0,

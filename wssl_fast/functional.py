@@ -6,7 +6,17 @@ result is float64 for float64 input and float32 otherwise, the gradient has the 
 Any strides. No input is mutated. NaN or inf in a problem gives NaN for that problem, in value and
 gradient. A second derivative raises `RuntimeError`. Wrong input raises `ValueError` or `TypeError`
 that names the argument, what was given and what is expected.
+
+`group` (wasserstein_uniformity, uniformity, alignment): None, this process alone; or a
+`torch.distributed` ProcessGroup, over whose processes the rows are spread. Each gives its own
+rows, any number of them, none included, but the same leading dimensions, m and dtype; all get the
+value of the whole batch. The gradient in the local rows is that of the whole batch times the
+number of processes, so that the average which DistributedDataParallel takes is the gradient that
+one process would have. All processes of the group have to make the call; wrong input on one of
+them is an error on all. Everything is exchanged in the forward (docs/distributed.md).
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +24,9 @@ from torch import Tensor
 from wssl_fast import _checks as checks
 from wssl_fast.backends import choice
 from wssl_fast.ops import gaussians, pairwise, spectrum, sqrtm, w2
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def _fold(z: Tensor) -> Tensor:
@@ -24,6 +37,14 @@ def _wants_grad(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
+def _spans(group: object) -> bool:
+    """Whether rows are spread over several processes. What that takes is imported when needed: it
+    brings the compiler along, which takes a second."""
+    from wssl_fast import distributed
+
+    return distributed.spans(group)
+
+
 def wasserstein_uniformity(
     z: Tensor,
     *,
@@ -32,6 +53,7 @@ def wasserstein_uniformity(
     eps: float = 0.0,
     solver: str = "auto",
     precision: str = "auto",
+    group: "ProcessGroup | None" = None,
 ) -> Tensor:
     r"""Gaussian 2-Wasserstein uniformity loss: the distance of the rows from N(0, I/m).
 
@@ -56,6 +78,8 @@ def wasserstein_uniformity(
             float64 inside, down to 1e-6. `highest`, `high`, `medium`: one float32 pass, right
             to 1e-3 on directions above 1e-2 (a CPU computes all three in float32; on a GPU `high`
             and `medium` round float32 rows to 16 bits for the Gram matrix: docs/gpu.md).
+        group: processes that the rows are spread over; the formulation follows from the rows of
+            all. It runs as PyTorch calls on every device (`high` and `medium` as `highest`).
 
     Returns:
         (...), float32, or float64 for float64 input.
@@ -78,6 +102,18 @@ def wasserstein_uniformity(
         >>> wf.wasserstein_uniformity(torch.ones(8, 4))         # collapsed to a point
         tensor(1.4142)
     """
+    if group is not None and _spans(group):
+        from wssl_fast import distributed
+
+        return distributed.wasserstein_uniformity(
+            group,
+            lambda: z,
+            normalize=normalize,
+            squared=squared,
+            eps=eps,
+            solver=solver,
+            precision=precision,
+        )
     z = checks.rows("z", z)
     eps = checks.number("eps", eps, minimum=0.0)
     solver = checks.choice("solver", solver, checks.SOLVERS)
@@ -90,7 +126,13 @@ def wasserstein_uniformity(
     return value.reshape(z.shape[:-2])
 
 
-def uniformity(z: Tensor, *, t: float = 2.0, normalize: bool = True) -> Tensor:
+def uniformity(
+    z: Tensor,
+    *,
+    t: float = 2.0,
+    normalize: bool = True,
+    group: "ProcessGroup | None" = None,
+) -> Tensor:
     r"""Uniformity loss L_U of Wang & Isola: log mean Gaussian potential over pairs of rows.
 
     .. math:: L_U = \log \frac{2}{n(n-1)} \sum_{j<i} e^{-t |x_i - x_j|^2}
@@ -99,6 +141,7 @@ def uniformity(z: Tensor, *, t: float = 2.0, normalize: bool = True) -> Tensor:
         z: embeddings (..., n, m), n >= 2 (a mean over pairs).
         t: > 0, inverse squared length.
         normalize: scale rows to unit length first.
+        group: processes that the rows are spread over, n >= 2 of all together.
 
     Returns:
         (...). Never n x n in memory: pairs are visited by blocks; the gradient is gathered on the
@@ -112,6 +155,10 @@ def uniformity(z: Tensor, *, t: float = 2.0, normalize: bool = True) -> Tensor:
         >>> wf.uniformity(torch.tensor([[3.0, 0.0], [-1.0, 0.0]]))      # antipodal: -t * 4
         tensor(-8.)
     """
+    if group is not None and _spans(group):
+        from wssl_fast import distributed
+
+        return distributed.uniformity(group, lambda: z, t=t, normalize=normalize)
     z = checks.rows("z", z, minimum_rows=2)
     t = checks.number("t", t, minimum=0.0, exclusive=True)
     value: Tensor = pairwise.uniformity(
@@ -120,7 +167,14 @@ def uniformity(z: Tensor, *, t: float = 2.0, normalize: bool = True) -> Tensor:
     return value.reshape(z.shape[:-2])
 
 
-def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0, normalize: bool = True) -> Tensor:
+def alignment(
+    x: Tensor,
+    y: Tensor,
+    *,
+    alpha: float = 2.0,
+    normalize: bool = True,
+    group: "ProcessGroup | None" = None,
+) -> Tensor:
     r"""Alignment loss: mean distance of paired rows, to the power alpha.
 
     .. math:: A = \frac1n \sum_i |x_i - y_i|^\alpha
@@ -129,6 +183,7 @@ def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0, normalize: bool = Tru
         x, y: embeddings of two views (..., n, m), same shape and dtype; rows are paired.
         alpha: > 0. At x_i = y_i the gradient is 0.
         normalize: scale rows to unit length first.
+        group: processes that the pairs are spread over.
 
     Returns:
         (...); differences before squares, so close pairs keep their digits.
@@ -140,6 +195,10 @@ def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0, normalize: bool = Tru
         >>> wf.alignment(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0]]))
         tensor(2.)
     """
+    if group is not None and _spans(group):
+        from wssl_fast import distributed
+
+        return distributed.alignment(group, x, y, alpha=alpha, normalize=normalize)
     x, y = checks.rows("x", x), checks.rows("y", y)
     checks.same_shape("x", x, "y", y)
     alpha = checks.number("alpha", alpha, minimum=0.0, exclusive=True)

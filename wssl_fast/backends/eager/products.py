@@ -10,8 +10,8 @@ CHUNK = 1024
 
 
 def compiled(*tensors: Tensor) -> bool:
-    """Whether the compiled passes of csrc/cpu take these tensors."""
-    return native.available() and all(t.device.type == "cpu" for t in tensors)
+    """Whether the compiled passes of csrc/cpu take these tensors: on the CPU, and not empty."""
+    return native.available() and all(t.device.type == "cpu" and t.numel() for t in tensors)
 
 
 def symmetric_product(

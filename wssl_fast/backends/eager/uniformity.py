@@ -9,6 +9,7 @@ V is gathered in the forward pass while a block of e is at hand, so the backward
 3 n^2 m flops in all, and nothing of size n x n.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -41,32 +42,24 @@ def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
     """One problem, z (n, m), n >= 2."""
     n = len(z)
     scale, x = _rows(z, normalize)
-    square = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) ** 2  # (n,)
-    shift = torch.zeros((), dtype=torch.float64, device=z.device)
-    if not bool(4 * t * square.max() <= SAFE_EXPONENT):
-        shift = -_largest_exponent(x, square, t)
-    rows = -t * square  # (n,)
+    rows = _exponents(x, t)
+    shift = -_largest_exponent(x, rows, t, _below(n))
     total = torch.zeros((), dtype=torch.float64, device=z.device)
     moments = torch.zeros_like(x) if with_grad else x[:0, :0]
     sums = torch.zeros(n, dtype=torch.float64, device=z.device)
-    for i in range(0, n, BLOCK):
-        a = slice(i, i + BLOCK)
-        for j in range(0, i + 1, BLOCK):
-            b = slice(j, j + BLOCK)
-            e = x[a] @ x[b].mT
-            if i == j:
-                e.fill_diagonal_(-torch.inf)  # a row is no pair with itself
-            e_sum = exp_block(e, 2 * t, rows[a] + shift, rows[b])
-            total += e_sum * (0.5 if i == j else 1.0)
-            if not with_grad:
-                continue
-            moments[a].addmm_(e, x[b])
-            if i != j:
-                moments[b].addmm_(e.mT, x[a])
-            if not normalize:
-                sums[a] += e.sum(1, dtype=torch.float64)
-                if i != j:
-                    sums[b] += e.sum(0, dtype=torch.float64)
+    for a, b in _below(n):
+        e = _gram_block(x, a, b)
+        e_sum = exp_block(e, 2 * t, rows[a] + shift, rows[b])
+        total += e_sum * (0.5 if a == b else 1.0)
+        if not with_grad:
+            continue
+        moments[a].addmm_(e, x[b])
+        if a != b:
+            moments[b].addmm_(e.mT, x[a])
+        if not normalize:
+            sums[a] += e.sum(1, dtype=torch.float64)
+            if a != b:
+                sums[b] += e.sum(0, dtype=torch.float64)
     value = total.log() - shift - torch.log(torch.tensor(n * (n - 1) / 2, dtype=torch.float64))
     if with_grad and not normalize:
         moments.sub_(sums.to(x.dtype)[:, None] * x)
@@ -74,6 +67,40 @@ def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
     none = torch.zeros_like(total)
     shifts = torch.zeros_like(scale if with_grad else scale[:0])
     return PairSums(value, moments, scale, torch.stack([total, none]), shifts)
+
+
+def strip(z: Tensor, own: slice, t: float, normalize: bool, with_grad: bool) -> PairSums:
+    """The rows `own` (p) against all of z (n, m): one process's share of a problem.
+
+    value is the log of the sum of e over these p (n - 1) ordered pairs, total that sum relative to
+    exp(M) and M, the largest exponent where sums would vanish without it and -inf where p = 0;
+    moments and scale are those of the rows `own`, relative to exp(M) as well.
+    """
+    n, p = len(z), own.stop - own.start
+    scale, x = _rows(z, normalize)
+    rows = _exponents(x, t)
+    largest = _largest_exponent(x, rows, t, _across(own, n))
+    total = torch.zeros((), dtype=torch.float64, device=z.device)
+    moments = torch.zeros_like(x[own]) if with_grad else x[:0, :0]
+    sums = torch.zeros(p, dtype=torch.float64, device=z.device)
+    for a, b in _across(own, n):
+        e = _gram_block(x, a, b)
+        total += exp_block(e, 2 * t, rows[a] - largest, rows[b])
+        if not with_grad:
+            continue
+        here = slice(a.start - own.start, a.stop - own.start)
+        moments[here].addmm_(e, x[b])
+        if not normalize:
+            sums[here] += e.sum(1, dtype=torch.float64)
+    if with_grad and not normalize:
+        moments.sub_(sums.to(x.dtype)[:, None] * x[own])
+    return PairSums(
+        total.log() + largest,
+        moments,
+        scale[own],
+        torch.stack([total, largest]),
+        torch.zeros_like(sums if with_grad else sums[:0]),
+    )
 
 
 def backward(z: Tensor, sums: PairSums, grad: Tensor, t: float, normalize: bool) -> Tensor:
@@ -108,16 +135,43 @@ def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     ).contiguous()
 
 
-def _largest_exponent(x: Tensor, square: Tensor, t: float) -> Tensor:
-    """max over pairs of -t |x_i - x_j|^2, at most 0: for sums that would underflow."""
-    largest = torch.full((), -torch.inf, dtype=torch.float64, device=x.device)
-    for i in range(0, len(x), BLOCK):
-        a = slice(i, i + BLOCK)
+def _below(n: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of rows a, b that cover the pairs with j <= i once."""
+    for i in range(0, n, BLOCK):
         for j in range(0, i + 1, BLOCK):
-            b = slice(j, j + BLOCK)
-            e = (x[a] @ x[b].mT).double().mul_(2 * t)
-            e.sub_(t * square[a][:, None]).sub_(t * square[b])
-            if i == j:
-                e.fill_diagonal_(-torch.inf)
-            largest = torch.maximum(largest, e.max())
+            yield slice(i, min(i + BLOCK, n)), slice(j, min(j + BLOCK, n))
+
+
+def _across(own: slice, n: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks that cover the pairs of the rows `own` with all n."""
+    for i in range(own.start, own.stop, BLOCK):
+        for j in range(0, n, BLOCK):
+            yield slice(i, min(i + BLOCK, own.stop)), slice(j, min(j + BLOCK, n))
+
+
+def _gram_block(x: Tensor, a: slice, b: slice) -> Tensor:
+    """<x_i, x_j>, and -inf where i = j: a row is no pair with itself."""
+    e = x[a] @ x[b].mT
+    e.diagonal(a.start - b.start).fill_(-torch.inf)  # empty where the blocks do not meet
+    return e
+
+
+def _exponents(x: Tensor, t: float) -> Tensor:
+    """-t |x_i|^2, float64 (n,)."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+    return norm.square_().mul_(-t)
+
+
+def _largest_exponent(
+    x: Tensor, rows: Tensor, t: float, blocks: Iterator[tuple[slice, slice]]
+) -> Tensor:
+    """max over the blocks of -t |x_i - x_j|^2, at most 0, where sums would underflow without it,
+    and 0 where none would; -inf without a block."""
+    zero = torch.zeros((), dtype=torch.float64, device=x.device)
+    largest = zero - torch.inf
+    if bool(-4 * rows.min() <= SAFE_EXPONENT):
+        return largest if next(blocks, None) is None else zero
+    for a, b in blocks:
+        e = _gram_block(x, a, b).double().mul_(2 * t)
+        largest = torch.maximum(largest, e.add_(rows[a][:, None]).add_(rows[b]).max())
     return largest.clamp_max(0)

@@ -9,9 +9,13 @@ P = Xc S^(-1/2):
 
 Forward: one pass over the rows (norms, mean), one symmetric product that scales and centres while
 it packs, one m x m root. Backward: one product with S^(-1/2) and its epilogue, block by block.
+
+All that is asked of the rows is a sum over them (`Source`), so that a process may hold a part of
+the rows as well as all of them; `backward` gives the gradient of those rows that it is given.
 """
 
 import math
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,40 +27,87 @@ from wssl_fast.backends.eager.roots import Root, inverse_root
 from wssl_fast.backends.eager.state import State
 
 
+class Scales(NamedTuple):
+    """How raw rows z become the rows X that are worked with."""
+
+    scale: Tensor
+    """Diagonal of D times `unit`, for the rows at hand. float64 (n,)"""
+    mean: Tensor
+    """Mean of X over all n rows, float64. (m,)"""
+    unit: float
+    """What raw rows are multiplied by to come into float32's range; 1 mostly."""
+    in_range: bool
+    """Whether float32 may hold the products of every row."""
+
+
+class Source(Protocol):
+    """What `solve` asks of the rows X (n, m) of one problem."""
+
+    n: int
+    dtype: torch.dtype
+    scales: Scales
+
+    def product(self, dtype: torch.dtype) -> Tensor:
+        """Xc^T Xc (m, m) accumulated in `dtype`."""
+
+    def ritz(self, v: Tensor) -> Tensor:
+        """v^T Xc^T Xc v (q, q) float64 of directions v (m, q), from Xc v and not from the product
+        above."""
+
+
+class Rows:
+    """A `Source` of the rows at hand, z (n, m), or their share in a sum over rows."""
+
+    def __init__(self, z: Tensor, scales: Scales, plain: bool) -> None:
+        """`plain`: the rows are used as they are, diag(scale) is the identity."""
+        self.z, self.n, self.dtype = z, z.shape[0], z.dtype
+        self.scales, self.plain = scales, plain
+
+    def product(self, dtype: torch.dtype) -> Tensor:
+        scale = None if self.plain else self.scales.scale
+        return products.symmetric_product(
+            self.z, dtype, covariance=True, scale=scale, mean=self.scales.mean
+        )
+
+    def ritz(self, v: Tensor) -> Tensor:
+        scale, mean = self.scales.scale, self.scales.mean
+        out = torch.zeros(v.shape[1], v.shape[1], dtype=torch.float64, device=v.device)
+        for start in range(0, self.n, products.CHUNK):
+            part = slice(start, start + products.CHUNK)
+            b = (self.z[part].float() @ v).double() * scale[part, None] - mean @ v.double()
+            out.addmm_(b.mT, b)
+        return out
+
+
 def forward(
     z: Tensor, normalize: bool, eps: float, solver: str, precision: str, with_grad: bool
 ) -> State:
     """One problem, z (n, m)."""
-    m = z.shape[1]
     scale, mean = products.row_statistics(z, normalize)
-    unit = 1.0
-    if not normalize:
-        unit = _unit(z)
-        scale, mean = scale * unit, mean * unit
-    double = z.dtype == torch.float64 or precision == "double"
-    target, ridge = unit / math.sqrt(m), eps * unit * unit
+    unit = 1.0 if normalize else unit_of(float(z.abs().amax()))
+    scales = Scales(scale * unit, mean * unit, unit, in_range(scale, unit))
+    rows = Rows(z, scales, plain=not normalize and unit == 1.0)
+    return solve(rows, eps, solver, precision, with_grad)
 
+
+def solve(rows: Source, eps: float, solver: str, precision: str, with_grad: bool) -> State:
+    """One problem, wherever its rows are. The scale of the state is that of the rows at hand."""
+    scale, mean, unit, fits = rows.scales
+    n, m = rows.n, len(mean)
+    double = rows.dtype == torch.float64 or precision == "double"
+    target, ridge = unit / math.sqrt(m), eps * unit * unit
     mean_square = (mean * mean).sum()
     row_noise = ROW_UNIT**2 * mean_square
 
-    def ritz(v: Tensor) -> Tensor:  # v^T S v (q, q) float64 of directions v (m, q), from Xc v
-        out = torch.zeros(v.shape[1], v.shape[1], dtype=torch.float64, device=z.device)
-        for start in range(0, z.shape[0], products.CHUNK):
-            part = slice(start, start + products.CHUNK)
-            b = (z[part].float() @ v).double() * scale[part, None] - mean @ v.double()
-            out.addmm_(b.mT, b, alpha=1 / z.shape[0])
-        return out
+    def ritz(v: Tensor) -> Tensor:
+        return rows.ritz(v).div_(n)
 
-    def solve(dtype: torch.dtype) -> Root:
-        plain = not normalize and unit == 1.0
-        s = products.symmetric_product(
-            z, dtype, covariance=True, scale=None if plain else scale, mean=mean
-        ).div_(z.shape[0])
-        noise = torch.maximum(noise_level(s, dtype), row_noise)
-        look = precision == "auto" and dtype == torch.float32 and _in_range(scale, normalize)
+    def root_in(dtype: torch.dtype) -> Root:
+        s = rows.product(dtype).div_(n)
+        look = precision == "auto" and dtype == torch.float32 and fits
         return inverse_root(
             s,
-            noise,
+            torch.maximum(noise_level(s, dtype), row_noise),
             target=target,
             eps=ridge,
             solver=solver,
@@ -65,41 +116,42 @@ def forward(
         )
 
     deep = double
-    root = solve(torch.float64 if double else torch.float32)
+    root = root_in(torch.float64 if double else torch.float32)
     if precision == "auto" and not double and bool(root.error > ACCEPTED_ERROR):
         deep = True
-        root = solve(torch.float64)
+        root = root_in(torch.float64)
     value = (mean_square + root.distance) / unit**2
     if not with_grad:
         empty = root.inverse.new_empty(0, 0)
-        return State(value, empty, scale, mean, torch.tensor(deep, device=z.device))
+        return State(value, empty, scale, mean, torch.tensor(deep, device=mean.device))
     # z Q - mu Q cancels the mean, in float32 to |mu| |Q|_F units; a row of P has norm sqrt m
     lost = torch.linalg.vector_norm(root.inverse, dtype=torch.float64) * mean_square.sqrt()
     lost = lost / math.sqrt(m)
     deep = deep or bool(lost * torch.finfo(torch.float32).eps > ACCEPTED_ERROR)
-    deep = deep or not _in_range(scale, normalize)
-    return State(value, root.inverse, scale, mean, torch.tensor(deep, device=z.device))
+    deep = deep or not fits
+    return State(value, root.inverse, scale, mean, torch.tensor(deep, device=mean.device))
 
 
-def _unit(z: Tensor) -> float:
+def unit_of(largest: float) -> float:
     """1, or the factor that brings the largest entry of raw rows out of a range that float32
     cannot square."""
-    largest = float(z.abs().amax())
     if SAFE_NORM[0] <= largest <= SAFE_NORM[1] or largest == 0 or not math.isfinite(largest):
         return 1.0
     return 1.0 / largest
 
 
-def _in_range(scale: Tensor, normalize: bool) -> bool:
+def in_range(scale: Tensor, unit: float) -> bool:
     """Whether float32 may hold the products of the backward. A zero row has scale 0: harmless."""
-    if not normalize:
-        return float(scale[0]) == 1.0
     low, high = 1 / SAFE_NORM[1], 1 / SAFE_NORM[0]
-    return bool(((scale == 0) | ((scale >= low) & (scale <= high)) | scale.isnan()).all())
+    fits = (scale == 0) | ((scale >= low) & (scale <= high)) | scale.isnan()
+    return unit == 1.0 and bool(fits.all())
 
 
 def backward(z: Tensor, state: State, coefficient: Tensor, normalize: bool) -> Tensor:
-    """coefficient * dW2^2/dz, in the dtype of z. coefficient () float64."""
+    """coefficient * dW2^2/dz, in the dtype of z. coefficient () float64.
+
+    For a part of the rows, a coefficient times their share of all rows: n is that of z here.
+    """
     n, m = z.shape
     dtype = torch.float64 if bool(state.deep) else torch.float32
     q = state.weights.to(dtype)

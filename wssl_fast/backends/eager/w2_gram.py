@@ -10,11 +10,16 @@ A = G^(-1/2) H:
 Forward: one symmetric product of the raw rows, one n x n root. Backward: one product with z.
 A float32 pass centres in Gram space; where its estimated error, or the range of the norms, says
 that float32 will not do, the product is repeated in float64 from the scaled rows.
+
+All that is asked of the rows is a sum over their columns (`Source`), so that a process may hold a
+slice of the columns as well as all of them; likewise `backward` gives those columns of the gradient
+that it is given of z.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,18 +30,63 @@ from wssl_fast.backends.eager.roots import inverse_root
 from wssl_fast.backends.eager.state import State
 
 
+class Source(Protocol):
+    """What `solve` asks of the rows z (n, m) of one problem."""
+
+    m: int
+    dtype: torch.dtype
+
+    def product(self, dtype: torch.dtype, *scale: Tensor) -> Tensor:
+        """Y Y^T (n, n) accumulated in `dtype`; Y = z, or diag(scale) z, scale float64 (n,)."""
+
+    def inverse_norms(self) -> Tensor:
+        """1/|z_i|, 0 for zero rows, float64 (n,)."""
+
+    def ritz(self, u: Tensor, scale: Tensor) -> Tensor:
+        """u^T G u (q, q) float64 of directions u (n, q), from u^T H D z and not from G."""
+
+
+class Rows:
+    """A `Source` of the rows at hand, z (n, m), or their share in a sum over columns."""
+
+    def __init__(self, z: Tensor) -> None:
+        self.z, self.m, self.dtype = z, z.shape[1], z.dtype
+
+    def product(self, dtype: torch.dtype, *scale: Tensor) -> Tensor:
+        return products.symmetric_product(self.z, dtype, scale=scale[0] if scale else None)
+
+    def inverse_norms(self) -> Tensor:
+        return products.inverse_norms(self.z)
+
+    def ritz(self, u: Tensor, scale: Tensor) -> Tensor:
+        n, m = self.z.shape
+        left = ((u - u.mean(0)) * scale.float()[:, None]).mT  # (q, n)
+        out = torch.zeros(len(left), len(left), dtype=torch.float64, device=u.device)
+        for part in _columns(n, m):
+            b = (left @ self.z[:, part].float()).double()
+            out.addmm_(b, b.mT, alpha=1 / n)
+        return out
+
+
 def forward(
     z: Tensor, normalize: bool, eps: float, solver: str, precision: str, with_grad: bool
 ) -> State:
     """One problem, z (n, m)."""
-    m = z.shape[1]
-    if z.dtype != torch.float64 and precision != "double":
-        c = products.symmetric_product(z, torch.float32)  # (n, n)
+    return solve(Rows(z), normalize, eps, solver, precision, with_grad)
+
+
+def solve(
+    rows: Source, normalize: bool, eps: float, solver: str, precision: str, with_grad: bool
+) -> State:
+    """One problem, wherever its rows are."""
+    m, double = rows.m, rows.dtype == torch.float64
+    if not double and precision != "double":
+        c = rows.product(torch.float32)  # (n, n)
         scale = _scale_from_diagonal(c, normalize)
         if scale is not None:
             if normalize:
                 c.mul_(scale.float()).mul_(scale.float()[:, None])
-            look = partial(_ritz, z, scale) if precision == "auto" else None
+            look = partial(rows.ritz, scale=scale) if precision == "auto" else None
             state, error, offset = _solve(
                 c, m, scale, normalize, eps, solver, torch.float32, with_grad, ritz=look
             )
@@ -44,11 +94,11 @@ def forward(
             if enough or (precision != "auto" and not bool(offset > 0.1)):
                 return state
             del c, state
-    scale = products.inverse_norms(z)  # (n,)
+    scale = rows.inverse_norms()  # (n,)
     if not normalize:
         scale = _common_scale(scale)
-    c = products.symmetric_product(z, torch.float64, scale=scale)
-    single = z.dtype != torch.float64 and precision not in ("auto", "double")
+    c = rows.product(torch.float64, scale)
+    single = not double and precision not in ("auto", "double")
     root_dtype = torch.float32 if single else torch.float64
     return _solve(c, m, scale, normalize, eps, solver, root_dtype, with_grad, deep=True)[0]
 
@@ -111,17 +161,6 @@ def _solve(
     if not normalize:
         a.diagonal().add_(2 / (n * unit))
     return State(value, a, scale, no_mean, deep_flag), root.error, offset
-
-
-def _ritz(z: Tensor, scale: Tensor, u: Tensor) -> Tensor:
-    """u^T G u (q, q) float64 of directions u (n, q), from u^T H D z by slices of columns."""
-    n, m = z.shape
-    left = ((u - u.mean(0)) * scale.float()[:, None]).mT  # (q, n)
-    out = torch.zeros(len(left), len(left), dtype=torch.float64, device=z.device)
-    for part in _columns(n, m):
-        b = (left @ z[:, part].float()).double()
-        out.addmm_(b, b.mT, alpha=1 / n)
-    return out
 
 
 def _lifted(u: Tensor, lift: Tensor) -> Tensor:
