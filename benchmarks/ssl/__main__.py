@@ -15,7 +15,8 @@ from benchmarks.ssl import parallel, record, search, table
 from benchmarks.ssl.checkpoint import CheckpointError
 from benchmarks.ssl.compare import compare
 from benchmarks.ssl.config import KINDS, Config, ConfigError, load, parse_setting, preset_names
-from benchmarks.ssl.grid import finished, run_cells
+from benchmarks.ssl.figures import draw_grid
+from benchmarks.ssl.grid import failures, finished, run_cells
 from benchmarks.ssl.methods import METHODS
 from benchmarks.ssl.progress import Reporter
 from benchmarks.ssl.runs import RunError, RunFolder
@@ -181,24 +182,25 @@ def _table(given: argparse.Namespace, console: Console) -> int:
     def write() -> None:
         runs = finished(given.out)
         if runs:
-            record.write_tables(given.out, runs)
+            record.write_tables(given.out, runs, failures(given.out))
 
     failed = _run(given, cells, console, write)
-    runs = finished(given.out)
+    runs, broken = finished(given.out), failures(given.out)
     if not runs:
         raise RunError(f"{given.out}: no finished runs to tabulate")
     recipes = {rows[-1]["recipe"] for rows in runs.values()}
     if len(recipes) > 1:
         raise RunError(f"{given.out}: runs of {len(recipes)} recipes, a table has one")
-    made = record.write_tables(given.out, runs)
+    made, text = record.write_tables(given.out, runs, broken)
+    draw_grid(given.out / "grid.png", runs)
     for one in made:
         console.print(one.rich())
     console.print(f"{given.out}: table.md, table.csv and grid.png written", markup=False)
     if given.record:
-        place = record.record(given.record, given.out, runs)
+        place = record.record(given.record, given.out, runs, broken)
         console.print(f"{place}: rows, configurations, table and figure written", markup=False)
     if given.write_docs:
-        record.into_page(record.markdown(made, [rows[-1] for rows in runs.values()]))
+        record.into_page(text)
     return 1 if failed else 0
 
 

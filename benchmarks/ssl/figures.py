@@ -1,10 +1,12 @@
 """Figures of runs: curves over epochs, spectra of the final test embeddings. From rows alone."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -22,7 +24,7 @@ CURVES = {
     "alignment": "alignment of two views",
 }
 COLORS = (OURS_COLOR, *PEER_COLORS)
-KIND_COLORS = {"none": PEER_COLORS[0], "lu": PEER_COLORS[3], "w2": OURS_COLOR}
+KIND_COLORS = {"none": PEER_COLORS[0], "lu": PEER_COLORS[1], "w2": OURS_COLOR}
 
 
 def draw_run(folder: RunFolder) -> None:
@@ -58,8 +60,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
             frameon=False,
         )
         figure.tight_layout(rect=(0, 0.05 + 0.03 * ((len(runs) - 1) // 4), 1, 1))
-        figure.savefig(path, dpi=DPI)
-        plt.close(figure)
+        _save(figure, path)
 
 
 def draw_spectra(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
@@ -80,8 +81,15 @@ def draw_spectra(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
         if axes.lines:
             axes.legend(frameon=False)
         figure.tight_layout()
-        figure.savefig(path, dpi=DPI)
-        plt.close(figure)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Under another name first: two grids may draw the same file."""
+    fresh = path.with_name(f"{path.stem}.{os.getpid()}.png")
+    figure.savefig(fresh, dpi=DPI)
+    plt.close(figure)
+    os.replace(fresh, path)
 
 
 def _curve(rows: Sequence[Row], measure: str) -> dict[int, float]:
@@ -91,7 +99,7 @@ def _curve(rows: Sequence[Row], measure: str) -> dict[int, float]:
 def _floors(axes: Axes, runs: Mapping[str, Sequence[Row]]) -> None:
     """What as many uniform points have: one line if it is the same for all."""
     floors = {row["w2_floor"] for rows in runs.values() for row in rows if "w2_floor" in row}
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     for floor in floors:
         axes.axhline(floor, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     if len(floors) == 1:
@@ -134,5 +142,4 @@ def draw_grid(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
         ]
         figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False)
         figure.tight_layout(rect=(0, 0.04, 1, 1))
-        figure.savefig(path, dpi=DPI)
-        plt.close(figure)
+        _save(figure, path)

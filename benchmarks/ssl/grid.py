@@ -69,3 +69,9 @@ def finished(out: Path) -> dict[str, list[dict[str, Any]]]:
     """All rows of every finished run in a folder, by the run's name."""
     folders = [RunFolder(path.parent) for path in sorted(out.glob("*/metrics.jsonl"))]
     return {folder.path.name: folder.rows() for folder in folders if folder.final}
+
+
+def failures(out: Path) -> dict[str, str]:
+    """What the failed runs in a folder said, by the run's name."""
+    folders = [RunFolder(path.parent) for path in sorted(out.glob("*/failure.json"))]
+    return {folder.path.name: folder.failure["message"] for folder in folders if folder.failure}

@@ -59,7 +59,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, FAILURE):
             (self.path / name).unlink(missing_ok=True)
-        _write(self.path / CONFIG, config.to_json())
+        write_whole(self.path / CONFIG, config.to_json())
 
     def reopen(self, config: Config) -> None:
         """Check that the run there has this configuration."""
@@ -78,17 +78,17 @@ class RunFolder:
     def keep_until(self, epoch: int) -> None:
         """Drop rows of later epochs, which are about to be made again, and a failure."""
         rows = [row for row in self.rows() if row["epoch"] <= epoch and row["kind"] != "final"]
-        _write(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         (self.path / FAILURE).unlink(missing_ok=True)
 
     def fail(self, row: Mapping[str, Any]) -> None:
         """Say why there will be no final row."""
-        _write(self.path / FAILURE, json.dumps(row, indent=2) + "\n")
+        write_whole(self.path / FAILURE, json.dumps(row, indent=2) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """At once: a reader sees the old content or the new."""
-    fresh = path.with_name(path.name + ".writing")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.writing")
     fresh.write_text(text, encoding="utf-8")
     os.replace(fresh, path)
 

@@ -31,12 +31,13 @@ def cells(
     """For each method the run without a uniformity loss, then every factor of both losses."""
     found = []
     for method in methods:
+        base = load(method).uniformity  # the committed schedules, whatever a search chose before
         fixed = {"data.holdout": holdout, "data.test_count": None, "evaluation.probe.epochs": 0}
+        fixed |= {f"uniformity.{kind}": getattr(base, kind).model_dump() for kind in KINDS}
         settings = {**overrides, **fixed}
         found.append(Cell(f"{method}-none", load(method, presets, settings)))
-        base = load(method)  # the committed schedules, whatever an earlier search chose
         for kind in KINDS:
-            schedule = getattr(base.uniformity, kind)
+            schedule = getattr(base, kind)
             for factor in factors:
                 ends = (schedule.start, schedule.end)
                 start, end = (float(f"{factor * weight:.6g}") for weight in ends)

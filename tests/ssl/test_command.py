@@ -117,6 +117,7 @@ def test_search_chooses_on_held_out_images(tmp_path: Path, monkeypatch: pytest.M
     final = read(tmp_path / "search" / "barlow-w2-x0.1" / "metrics.jsonl")[-1]
     assert final["tested"] == 40
     assert final["acc1"] is None  # no probe in a search
+    assert main([*arguments, *TINY, "--out", str(tmp_path / "search")]) == 0  # all there still
 
 
 def final(method: str, kind: str, seed: int, **figures: float) -> Row:
@@ -172,6 +173,7 @@ def test_failed_runs_are_reported_and_not_tried_again(
     grid += ["--out", str(tmp_path)]
     assert main(grid) == 1
     assert "byol-w2-s0: the loss is not finite at step 1" in capsys.readouterr().out
+    assert "* **Failed**: byol-w2-s0: the loss" in (tmp_path / "table.md").read_text()
     assert main(grid) == 1
     assert "failed before, skipped" in capsys.readouterr().out
 
