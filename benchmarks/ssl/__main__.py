@@ -25,7 +25,7 @@ from benchmarks.ssl.train import run
 from benchmarks.ssl.watch import LossError
 
 OUT = Path("build/ssl")
-WIDTH = 120
+WIDTH = 160
 AGAIN = "\0"  # --resume without a path
 
 SETTINGS = {  # options that set one value of the configuration
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, 1 for a run that failed, 2 for bad input, 128 + n after signal n."""
     given = _parser().parse_args(arguments)
     main_process = os.environ.get("RANK", "0") == "0"
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = Console()
+    console = console if console.width >= WIDTH else Console(width=WIDTH)  # tables stay whole
     try:
         return given.run(given, console)
     except (ConfigError, DataFileError, CheckpointError, RunError) as error:

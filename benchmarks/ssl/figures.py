@@ -96,12 +96,13 @@ def _curve(rows: Sequence[Row], measure: str) -> dict[int, float]:
     return {row["epoch"]: row[measure] for row in rows if row.get(measure) is not None}
 
 
-def _floors(axes: Axes, runs: Mapping[str, Sequence[Row]]) -> None:
-    """What as many uniform points have: one line if it is the same for all."""
+def _floors(axes: Axes, runs: Mapping[str, Sequence[Row]], *beside: Axes) -> None:
+    """What as many uniform points have: one line if it is the same for all; also in `beside`."""
     floors = {row["w2_floor"] for rows in runs.values() for row in rows if "w2_floor" in row}
     axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     for floor in floors:
-        axes.axhline(floor, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
+        for axis in (axes, *beside):
+            axis.axhline(floor, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     if len(floors) == 1:
         axes.text(
             axes.get_xlim()[0], min(floors), f" as many uniform points: {min(floors):.2f}",
@@ -113,6 +114,7 @@ def draw_grid(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
     """A column a method: spectra, W2 and kNN over epochs; a colour a uniformity loss, all seeds."""
     finals = {name: rows[-1] for name, rows in runs.items()}
     methods = [name for name in METHODS if name in {row["method"] for row in finals.values()}]
+    epochs = max(row["epoch"] for row in finals.values())
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             3, len(methods), figsize=(4.2 * len(methods), 10), squeeze=False, sharey="row",
@@ -128,12 +130,13 @@ def draw_grid(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
                 for axis, measure in ((w2, "w2"), (knn, "knn")):
                     points = sorted(_curve(runs[name], measure).items())
                     axis.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
-            _floors(w2, {name: runs[name] for name in finals})
             spectra.set_title(METHODS[method].name)
             spectra.set_xlabel("direction, by size")
             for axis in (w2, knn):
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+                axis.set_xlim(0, 1.03 * epochs)
                 axis.set_xlabel("epoch")
+        _floors(axes[1, 0], runs, *axes[1, 1:])
         for row, label in enumerate(("log singular value", "W2 of test embeddings", "kNN, %")):
             axes[row, 0].set_ylabel(label)
         handles = [

@@ -153,12 +153,14 @@ def as_csv(finals: Sequence[Row]) -> str:
         numbers: list[float | str] = []
         for measure in MEASURES:
             known = [row[measure] for row in found if row[measure] is not None]
-            numbers.append(statistics.fmean(known) if known else "")
-            numbers.append(statistics.stdev(known) if len(known) > 1 else "")
+            numbers.append(round(statistics.fmean(known), 6) if known else "")
+            numbers.append(round(statistics.stdev(known), 6) if len(known) > 1 else "")
         row = found[0]
         seeds = " ".join(str(of["seed"]) for of in found)
         named = [row[column] for column in columns]
         weights = [row["weight_start"], row["weight_end"]]
         beside = published.get((method, kind), ("",) * 5)
-        writer.writerow([method, kind, *named, *weights, seeds, *numbers, row["w2_floor"], *beside])
+        writer.writerow(
+            [method, kind, *named, *weights, seeds, *numbers, round(row["w2_floor"], 6), *beside]
+        )
     return out.getvalue()
