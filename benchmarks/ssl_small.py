@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import kornia.augmentation as kornia_aug
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import wssl_fast as wf
-from benchmarks.data import ImageSet
+from benchmarks.data import ImageSet, pixels
 from benchmarks.networks import projector, small_resnet
 from benchmarks.peers import barlow_twins
+from benchmarks.ssl.evaluate import embed, geometry, knn_accuracy, singular_values
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,11 @@ class RunReport:
     w2_floor: float  # W2 of as many uniform points: what a finite sample cannot go below
 
 
-class Encoder(nn.Module):
-    """ResNet of one block a stage, three-layer projector: images -> features, embeddings."""
-
-    def __init__(self, width: int, projector_dim: int) -> None:
-        super().__init__()
-        self.backbone = small_resnet(width).to(memory_format=torch.channels_last)
-        self.projector = projector(8 * width, projector_dim, projector_dim)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone(images.to(memory_format=torch.channels_last))
-        return features, self.projector(features)
+def encoder(recipe: Recipe) -> nn.Sequential:
+    """ResNet of one block a stage, then a three-layer projector: images -> embeddings."""
+    backbone = small_resnet(recipe.width).to(memory_format=torch.channels_last)
+    dim = recipe.projector_dim
+    return nn.Sequential(backbone, projector(8 * recipe.width, dim, dim))
 
 
 def augmentation(recipe: Recipe, side: int) -> nn.Module:
@@ -118,17 +112,17 @@ def train(
 ) -> RunReport:
     """Train one arm; `on_step(step, steps)` and `on_epoch(report)` show progress."""
     torch.manual_seed(recipe.seed)
-    train_images = images.train_images[: recipe.train_count]
+    train_images = pixels(images.train_images[: recipe.train_count])
     train_labels = images.train_labels[: recipe.train_count]
-    test_images = images.test_images[: recipe.test_count]
+    test_images = pixels(images.test_images[: recipe.test_count])
     test_labels = images.test_labels[: recipe.test_count]
 
-    encoder = Encoder(recipe.width, recipe.projector_dim)
+    network = encoder(recipe)
     augment = augmentation(recipe, side=train_images.shape[-1])
     steps_per_epoch = len(train_images) // recipe.batch_size
     steps = recipe.epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(
-        encoder.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=0.1
@@ -143,13 +137,12 @@ def train(
         weight = recipe.w2_weight(epoch)
         order = torch.randperm(len(train_images), generator=batches)
         total = 0.0
-        encoder.train()
+        network.train()
         for step in range(steps_per_epoch):
             rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
             batch = train_images[rows]
             view_a, view_b = augment(batch), augment(batch)
-            _, z_a = encoder(view_a)
-            _, z_b = encoder(view_b)
+            z_a, z_b = network(view_a), network(view_b)
             loss = barlow_twins(z_a, z_b, off_diagonal_weight=recipe.off_diagonal_weight)
             if weight > 0:
                 loss = loss + weight * w2_loss(z_a, z_b)
@@ -161,17 +154,18 @@ def train(
             on_step(epoch * steps_per_epoch + step + 1, steps)
         seconds = time.perf_counter() - started
 
-        bank, _ = embed(encoder, train_images)
-        features, embeddings = embed(encoder, test_images)
+        bank, _ = embed(network, train_images)
+        features, embeddings = embed(network, test_images)
+        found = geometry(embeddings)
         report = EpochReport(
             epoch=epoch + 1,
             loss=total / steps_per_epoch,
             knn_accuracy=knn_accuracy(
                 bank, train_labels, features, test_labels, recipe.neighbours(len(bank))
             ),
-            w2=wf.wasserstein_uniformity(embeddings).item(),
-            uniformity=wf.uniformity(embeddings).item(),
-            effective_rank=wf.effective_rank(F.normalize(embeddings)).item(),
+            w2=found.w2,
+            uniformity=found.uniformity,
+            effective_rank=found.effective_rank,
             seconds=seconds,
         )
         reports.append(report)
@@ -180,37 +174,5 @@ def train(
         recipe=recipe,
         epochs=reports,
         singular_values=singular_values(embeddings),
-        w2_floor=w2_floor(*embeddings.shape),
+        w2_floor=found.w2_floor,
     )
-
-
-@torch.no_grad()
-def embed(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and embeddings of un-augmented images, batch statistics frozen."""
-    encoder.eval()
-    features, embeddings = zip(*(encoder(batch) for batch in images.split(1024)), strict=True)
-    return torch.cat(features), torch.cat(embeddings)
-
-
-def knn_accuracy(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, neighbours: int
-) -> float:
-    """Percent right of the paper's kNN: cosine similarity s, neighbours weighted by exp(s)."""
-    bank = F.normalize(bank, dim=1)
-    queries = F.normalize(queries, dim=1)
-    weights, indices = (queries @ bank.T).topk(neighbours, dim=1)
-    votes = torch.zeros(len(queries), int(bank_labels.max()) + 1)
-    votes.scatter_add_(1, bank_labels[indices], weights.exp())
-    return (votes.argmax(1) == labels).float().mean().item() * 100
-
-
-def singular_values(embeddings: Tensor) -> Tensor:
-    """Singular values of the centred unit rows over sqrt(n): roots of the covariance's spectrum."""
-    x = F.normalize(embeddings.double(), dim=1)
-    return torch.linalg.svdvals(x - x.mean(0)) / len(x) ** 0.5
-
-
-def w2_floor(n: int, m: int, seed: int = 0) -> float:
-    """W2 of n points drawn uniformly on the sphere of R^m: not 0, for n is finite."""
-    sample = torch.randn(n, m, generator=torch.Generator().manual_seed(seed))
-    return wf.wasserstein_uniformity(sample).item()

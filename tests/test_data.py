@@ -1,6 +1,7 @@
 """benchmarks.data: good files are read, bad ones name the file, the fault and the way to get it."""
 
 import gzip
+import hashlib
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -8,23 +9,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import data
-from benchmarks.data import DataFileError, load_digits, load_fashion_mnist, load_images, read_idx
+from benchmarks.data import (
+    DataFileError,
+    idx,
+    load,
+    load_digits,
+    load_fashion_mnist,
+    load_images,
+    pixels,
+    read_idx,
+)
+from benchmarks.data.images import Published
 
 TRAIN, TEST = 7, 3
 SIDE = 5
 
 
-def idx(shape: tuple[int, ...], body: bytes, kind: int = 8) -> bytes:
+def idx_file(shape: tuple[int, ...], body: bytes, kind: int = 8) -> bytes:
     return struct.pack(f">{1 + len(shape)}I", kind << 8 | len(shape), *shape) + body
 
 
 def images(count: int, side: int = SIDE) -> bytes:
-    return idx((count, side, side), bytes(i % 256 for i in range(count * side * side)))
+    return idx_file((count, side, side), bytes(i % 256 for i in range(count * side * side)))
 
 
 def labels(count: int) -> bytes:
-    return idx((count,), bytes(i % 10 for i in range(count)))
+    return idx_file((count,), bytes(i % 10 for i in range(count)))
 
 
 CONTENT = {
@@ -50,10 +60,10 @@ def test_whole_folder(folder: Path) -> None:
     found = load_fashion_mnist(folder)
     assert found.train_images.shape == (TRAIN, 1, SIDE, SIDE)
     assert found.test_images.shape == (TEST, 1, SIDE, SIDE)
-    assert found.train_images.dtype == torch.float32
+    assert found.train_images.dtype == torch.uint8
     assert found.train_labels.tolist() == list(range(TRAIN))
     expected = torch.arange(TRAIN * SIDE * SIDE).remainder(256) / 255
-    torch.testing.assert_close(found.train_images.flatten(), expected)
+    torch.testing.assert_close(pixels(found.train_images).flatten(), expected)
     assert str(folder) in str(found)
 
 
@@ -68,8 +78,8 @@ BAD_RAW: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("empty", lambda content: b"", "truncated in its header"),
     ("wrong magic", lambda content: b"\x89PNG" + content[4:], "magic number 0x89504e47"),
     ("images for labels", lambda content: images(2), "expected 0x00000801"),
-    ("no rows", lambda content: idx((0,), b""), "impossible size 0"),
-    ("absurd count", lambda content: idx((2**32 - 1,), b""), "impossible size"),
+    ("no rows", lambda content: idx_file((0,), b""), "impossible size 0"),
+    ("absurd count", lambda content: idx_file((2**32 - 1,), b""), "impossible size"),
     ("wrong count", lambda content: labels(TRAIN - 1), "6 labels for 7 images"),
     ("label 200", lambda content: content[:-1] + b"\xc8", "label 200, expected 0 to 9"),
 ]
@@ -142,9 +152,9 @@ def test_choice_of_images(
 ) -> None:
     absent = tmp_path_factory.mktemp("data") / "absent"
     monkeypatch.delenv("DATA", raising=False)
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", absent)
+    monkeypatch.setattr(idx, "DEBIAN_FOLDER", absent)
     assert load_images().name == "digits"
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", folder)
+    monkeypatch.setattr(idx, "DEBIAN_FOLDER", folder)
     assert load_images().source == str(folder)
     monkeypatch.setenv("DATA", str(absent))
     with pytest.raises(DataFileError):
@@ -155,6 +165,35 @@ def test_choice_of_images(
 def test_digits() -> None:
     found = load_digits()
     assert len(found.train_images) + len(found.test_images) == 1797
-    assert found.train_images.min() >= 0
-    assert found.train_images.max() <= 1
+    assert found.train_images.dtype == torch.uint8
+    assert found.train_images.max() == 255
     assert found.test_labels.unique().tolist() == list(range(10))
+
+
+def test_published_content_is_told_from_other_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataFileError, match=r"the published file has 47,040,016.*data.verify"):
+        load("fashion-mnist", folder)
+    known = {
+        stem: Published(len(content), hashlib.md5(content).hexdigest())
+        for stem, content in CONTENT.items()
+    }
+    monkeypatch.setattr(idx, "PUBLISHED", known)
+    assert load("fashion-mnist", folder).name == "Fashion-MNIST"
+    path = folder / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(DataFileError, match=r"MD5 .* of its content"):
+        load("fashion-mnist", folder)
+    assert load("fashion-mnist", folder, verify=False).name == "Fashion-MNIST"
+
+
+def test_unnamed_folder_says_how_to_get_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idx, "DEBIAN_FOLDER", Path("/absent"))
+    with pytest.raises(DataFileError, match="apt-get install dataset-fashion-mnist"):
+        load("fashion-mnist", None)
+    with pytest.raises(DataFileError, match=r"cifar-10-binary\.tar\.gz from"):
+        load("cifar10", None)
+    with pytest.raises(ValueError, match="must be one of"):
+        load("imagenet", None)
+    assert load("digits", None).name == "digits"

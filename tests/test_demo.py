@@ -13,7 +13,8 @@ from benchmarks.demo.readme import BEGIN, END, paste
 from benchmarks.demo.speed import Curve, foresee
 from benchmarks.demo.tables import Table
 from benchmarks.harness import Case, Timing, measure
-from benchmarks.ssl_small import Recipe, knn_accuracy, train
+from benchmarks.ssl.evaluate import knn_accuracy
+from benchmarks.ssl_small import Recipe, train
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -14,12 +14,14 @@ import wssl_fast as wf
 from benchmarks import harness
 from benchmarks.batches import healthy
 from benchmarks.harness import Timing
-from benchmarks.networks import resnet18, small_resnet
+from benchmarks.networks import Encoder, resnet18, small_resnet
+from benchmarks.ssl.methods import BYOL, BarlowTwins, MoCoV2, VICReg, Views, info_nce
+from benchmarks.ssl.networks import Networks
 from benchmarks.steps import plan, report
 from benchmarks.steps.arms import ARMS, EIGVALSH, NONE, OURS, PAPER, PROBE_DIM, Arm, Forecast
 from benchmarks.steps.measure import ArmResult, Cell, Measured, Settings, measure, rows
-from benchmarks.steps.methods import BYOL, METHODS, BarlowTwins, MoCoV2, VICReg, Views, info_nce
-from benchmarks.steps.step import Encoder, Networks, Step, synthetic_views
+from benchmarks.steps.methods import METHODS
+from benchmarks.steps.step import Step, synthetic_views
 
 TINY = Encoder("tiny", lambda: small_resnet(2), 16, 1, 8, "")
 QUEUE = 32

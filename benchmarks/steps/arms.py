@@ -11,7 +11,7 @@ from benchmarks.batches import healthy
 from benchmarks.demo.truth import cosine
 from benchmarks.harness import seconds_of
 from benchmarks.peers import Loss, eigvalsh_w2, literal_w2, value_and_gradient
-from benchmarks.steps.methods import Method
+from benchmarks.ssl.methods import Method
 from benchmarks.suites import OURS
 from wssl_fast import reference
 

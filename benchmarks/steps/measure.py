@@ -16,9 +16,10 @@ from torch import Tensor
 from benchmarks import harness
 from benchmarks.harness import Timing, seconds_of
 from benchmarks.peers import Loss, value_and_gradient
+from benchmarks.ssl.methods import Method, Views
+from benchmarks.ssl.networks import Outputs
 from benchmarks.steps.arms import ARMS, NONE, Arm, Check, Forecast, Truth, effective_rank
-from benchmarks.steps.methods import Method, Views
-from benchmarks.steps.step import ENCODERS, Outputs, Step, build
+from benchmarks.steps.step import ENCODERS, Step, build
 
 MIN_ROUNDS = 3
 GROUP, MODE = "step", "training step"

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks.ssl.methods import BarlowTwins
 from benchmarks.steps.measure import Cell, Settings, default_encoder
-from benchmarks.steps.methods import METHODS, BarlowTwins
+from benchmarks.steps.methods import METHODS
 
 DIMS = (256, 2048, 8192, 16384)
 BATCHES = (256, 512)
