@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.plots.style import FAINT, colors, log_axis
@@ -13,67 +14,72 @@ NEEDS = "rows of training steps"
 LEAST = (
     0.1  # percent: what is less, or lost in the noise, is drawn here and labelled with its value
 )
+TARGET = 3.0  # percent
 WIDTH = 0.8
 
 
 def draw(rows: Sequence[Row]) -> Figure | None:
-    """Bars by method and dimension, one a form of W2; None without rows."""
+    """A panel a batch size, bars by method and dimension, one a form of W2; None without rows."""
     table = pick(rows, group="step")
     arms = [arm for arm in merged([str(row["arm"]) for row in table]) if arm != "none"]
     if not arms:
         return None
     methods = merged([str(row["method"]) for row in table])
+    batches = sorted({row["batch"] for row in table})
+    cells = len({(row["method"], row["dim"]) for row in table})
+    figure, panels = plt.subplots(
+        len(batches), 1, figsize=(max(9.0, 1.15 * cells), 1 + 3.6 * len(batches)),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    for axes, batch in zip(panels[:, 0], batches, strict=True):
+        axes.set_yscale("log")
+        _bars(axes, pick(table, batch=batch), methods, arms)
+        axes.set_title(f"What W2 adds to a training step, batch {batch}", pad=24)
+        for place, (arm, color) in enumerate(colors(arms).items()):
+            axes.text(
+                *(0.14 * place, 1.02, f"■ {arm}"),
+                transform=axes.transAxes,
+                color=color,
+                weight="bold" if is_ours(arm) else "normal",
+            )
+    largest = max(100 * row["overhead"] for row in table if row.get("overhead") is not None)
+    panels[0, 0].set_ylim(LEAST / 2, max(LEAST, largest) * 4)
+    figure.tight_layout()
+    return figure
+
+
+def _bars(axes: Axes, table: Sequence[Row], methods: Sequence[str], arms: Sequence[str]) -> None:
     keys = sorted(
-        {(row["batch"], row["method"], row["dim"]) for row in table},
-        key=lambda key: (key[0], methods.index(key[1]), key[2]),
+        {(row["method"], row["dim"]) for row in table},
+        key=lambda key: (methods.index(key[0]), key[1]),
     )
-    figure, axes = plt.subplots(figsize=(max(9.0, 1.5 * len(keys)), 5))
-    axes.set_yscale("log")
-    top = LEAST
-    for index, (batch, method, dim) in enumerate(keys):
-        found = pick(table, batch=batch, method=method, dim=dim)
+    for index, (method, dim) in enumerate(keys):
+        found = pick(table, method=method, dim=dim)
         for place, (arm, color) in enumerate(colors(arms).items()):
             x = index + (place + 0.5) * WIDTH / len(arms) - WIDTH / 2
             (row,) = pick(found, arm=arm) or [{}]
             percent = 100 * row["overhead"] if row.get("overhead") is not None else None
             shown = max(percent or 0, LEAST)
-            top = max(top, shown)
             if percent is not None:
                 axes.bar(x, shown - LEAST / 2, WIDTH / len(arms) * 0.92, LEAST / 2, color=color)
-            text = _value(percent) if percent is not None else _why(row)
-            flat = percent is not None
             axes.text(
-                *(x, shown * 1.12, text),
+                *(x, shown * 1.12, _value(percent) if percent is not None else _why(row)),
                 color=color,
-                fontsize=9,
+                fontsize=8.5,
                 ha="center",
                 va="bottom",
-                rotation=0 if flat else 90,
+                rotation=0 if percent is not None else 90,
                 weight="bold" if is_ours(arm) else "normal",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
-    axes.set_xticks(range(len(keys)), [f"{name}\nm = {dim:,}" for _, name, dim in keys])
-    batches = sorted({batch for batch, _, _ in keys})
-    if len(batches) > 1:
-        axes.set_xticks(range(len(keys)), [f"{n}\nm = {d:,}\nbatch {b}" for b, n, d in keys])
+    axes.set_xticks(range(len(keys)), [f"{name}\nm = {dim:,}" for name, dim in keys])
+    axes.tick_params(axis="x", labelsize=9)
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(LEAST / 2, top * 4)
-    axes.axhline(3, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axhline(TARGET, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     place = axes.get_yaxis_transform()
-    axes.text(1.005, 3, "target\n3 %", color=FAINT, va="center", fontsize=9, transform=place)
+    axes.text(1.005, TARGET, "target\n3 %", color=FAINT, va="center", fontsize=9, transform=place)
     log_axis(axes.yaxis)
     axes.set_ylabel("added to a step, %")
-    said = f"What W2 adds to a training step, batch {', '.join(map(str, batches))}"
-    axes.set_title(said, pad=26)
-    for place, (arm, color) in enumerate(colors(arms).items()):
-        axes.text(
-            *(0.22 * place, 1.02, f"■ {arm}"),
-            transform=axes.transAxes,
-            color=color,
-            weight="bold" if is_ours(arm) else "normal",
-        )
-    figure.tight_layout()
-    return figure
 
 
 def _value(percent: float) -> str:
