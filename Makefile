@@ -3,6 +3,7 @@
 # make test    the proof;  make lint  ruff, mypy, clang-format;  make check  what CI runs
 # make bench   pytest-benchmark tables (BENCH_ARGS=--record keeps the rows);  make bench-quick  its
 #              groups at tiny shapes;  make bench-compare BASE=<git ref>  two checkouts interleaved
+# make paper   the paper's synthetic figures and properties, its printed numbers beside ours
 # make plots   docs/figures/ from recorded rows;  make format  rewrite in the house style
 # make gpu     on a CUDA machine, with its own python3: GPU tests and measurements in 9 minutes, rows
 #              in $OUT or build/gpu;  make tune  its tiles
@@ -16,7 +17,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name
 	-o -name '*.cuh')
 CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*)
 
-.PHONY: setup demo test lint bench bench-quick bench-compare plots check format clean gpu tune
+.PHONY: setup demo test lint bench bench-quick bench-compare plots paper check format clean gpu tune
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -48,6 +49,9 @@ bench-compare: setup
 
 plots: setup
 	$(BIN)/python -m benchmarks.plots $(PLOTS_ARGS)
+
+paper: setup
+	$(BIN)/python -m benchmarks.paper all $(PAPER_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import scipy.integrate
-import scipy.special
-import scipy.stats
 import torch
 from torch import Tensor
 
+from benchmarks.paper.closed_forms import sampled_w2, sphere_uniformity
 from tests.conftest import Api
 from tests.zoo import SHAPES, ZOO
 
@@ -57,17 +55,12 @@ def test_sub_sphere(api: Api, d: int, m: int) -> None:
     assert value.item() == pytest.approx(math.sqrt(2 - 2 * math.sqrt(d / m)), abs=api.tolerance)
 
 
-def finite_sample(n: int, m: int, d: int) -> float:
-    """W2 of n uniform points, Marchenko-Pastur to first order: mean sqrt(lambda) loses d/(8n)."""
-    return math.sqrt(2 - 2 * math.sqrt(d / m) * (1 - d / (8 * n)))
-
-
 @pytest.mark.parametrize(("d", "value"), [(200, 0.032), (100, 0.7656), (2, 1.3416)])
 def test_sampled_sub_sphere_figure_3(api: Api, d: int, value: float) -> None:
     # the figure's n = 50,000 by formula, 5,000 sampled: the trace fluctuates by 1/n
-    assert finite_sample(50_000, 200, d) == pytest.approx(value, abs=5e-4)
+    assert sampled_w2(d, 200, 50_000) == pytest.approx(value, abs=5e-4)
     sampled = api.wasserstein_uniformity(sphere(5_000, 200, d)).item()
-    assert sampled == pytest.approx(finite_sample(5_000, 200, d), abs=2e-3)
+    assert sampled == pytest.approx(sampled_w2(d, 200, 5_000), abs=2e-3)
 
 
 @pytest.mark.parametrize(("n", "value"), [(10_000, 0.081), (512, 0.370)])
@@ -138,47 +131,13 @@ def test_instance_cloning(api: Api, clones: int) -> None:
 
 @pytest.mark.parametrize(("d", "figure_4"), [(3, -2.0798), (2, -1.5751), (1, -0.6928)])
 def test_uniformity_of_a_sub_sphere(api: Api, d: int, figure_4: float) -> None:
-    exact = -4 + math.log(scipy.special.hyp0f1(d / 2, 4))
+    exact = sphere_uniformity(d)
     # figure 4 is sampled at n = 50,000
     assert exact == pytest.approx(figure_4, abs=2e-3)
     sampled = api.uniformity(sphere(2_000, 4, d), t=2.0).item()
     # standard error of a U-statistic of 2,000 points whose first-order term vanishes: about 1/n;
     # three of them, on a kernel mean of exp(-2)
     assert sampled == pytest.approx(exact, abs=3 * math.exp(2.1) / 2_000)
-
-
-# the one-dimensional marginals of theorem 2; no function of the package takes part
-
-
-@pytest.mark.parametrize(
-    ("m", "divergence", "distance"),
-    [(2, 0.621, 0.227), (4, 0.0811, 0.0797), (16, 0.00333, 0.0097), (256, 1.2e-5, 0.00015)],
-)
-def test_marginals_of_the_sphere(m: int, divergence: float, distance: float) -> None:
-    half = math.log(math.sqrt(2 / m)) + scipy.special.gammaln(m / 2)
-    half -= scipy.special.gammaln((m - 1) / 2)
-    digamma = scipy.special.digamma
-    closed = half + (m - 3) / 2 * (digamma((m - 1) / 2) - digamma(m / 2)) + 0.5
-    assert closed == pytest.approx(divergence, rel=0.05)
-
-    # y^2 of a coordinate is Beta(1/2, (m-1)/2); W2 is the L2 gap of the quantile functions
-    def gap(q: float) -> float:
-        y = math.sqrt(scipy.stats.beta.ppf(2 * q - 1, 0.5, (m - 1) / 2))
-        return (y - scipy.stats.norm.ppf(q) / math.sqrt(m)) ** 2
-
-    w2 = math.sqrt(2 * scipy.integrate.quad(gap, 0.5, 1, limit=200)[0])
-    assert w2 == pytest.approx(distance, rel=0.05)
-    assert w2 <= math.sqrt(2 / m * closed)  # Talagrand's T2
-
-    if m > 2:  # the density is unbounded at m = 2
-
-        def integrand(y: float) -> float:
-            log_f = scipy.special.gammaln(m / 2) - scipy.special.gammaln((m - 1) / 2)
-            log_f += -0.5 * math.log(math.pi) + (m - 3) / 2 * math.log1p(-y * y)
-            return math.exp(log_f) * (log_f - scipy.stats.norm.logpdf(y, scale=m**-0.5))
-
-        numeric = scipy.integrate.quad(integrand, -1, 1, points=[0], limit=200)[0]
-        assert numeric == pytest.approx(closed, rel=1e-4)
 
 
 # Gaussians

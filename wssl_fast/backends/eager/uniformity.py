@@ -130,9 +130,10 @@ def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     if normalize:
         return products.unit_rows(z, dtype)
     mean = z.mean(0, dtype=torch.float64)
-    return torch.ones(len(z), dtype=torch.float64, device=z.device), (z - mean).to(
-        dtype
-    ).contiguous()
+    x = torch.empty(z.shape, dtype=dtype, device=z.device)
+    for part in (slice(i, i + products.CHUNK) for i in range(0, len(z), products.CHUNK)):
+        x[part] = z[part] - mean  # in float64, never a whole copy
+    return torch.ones(len(z), dtype=torch.float64, device=z.device), x
 
 
 def _below(n: int) -> Iterator[tuple[slice, slice]]:

@@ -1,0 +1,1 @@
+"""The paper's theory and synthetic studies: `python -m benchmarks.paper`."""
