@@ -101,7 +101,7 @@ def figures(found: dict[str, float]) -> str:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--weight", type=float, default=1.0, help="of W2")
+    parser.add_argument("--weight", type=float, default=10.0, help="of W2")
     parser.add_argument("--dim", type=int, default=128, help="of the embeddings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="npy file for the test embeddings")

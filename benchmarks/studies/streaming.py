@@ -147,6 +147,7 @@ def one_pass(path: Path, what: str, precision: str) -> Row:
         "share_of_syrk": n * m * m / taken / rate,
         "peak_mib": memory.peak,
         "peak_above_start_mib": memory.peak - memory.before,
+        "load": os.getloadavg()[0],  # of the machine: processes that want a core
     }
 
 

@@ -291,8 +291,8 @@ def test_interrupted_writing_leaves_what_was_there(
 
 
 def test_memory_of_a_pass_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """64 MiB of rows, 128 KiB of moments: what the process holds of its own grows by less than a
-    quarter of the file (a block's packing buffers and what the allocator keeps: 8 MiB)."""
+    """64 MiB of rows, 128 KiB of moments: what the process holds of its own grows by less than
+    half the file (by a block's packing buffers and what the allocator keeps: 16 MiB)."""
     if not Path("/proc/self/status").exists():
         pytest.skip("resident memory by kind is Linux's /proc/self/status")
     code = """
@@ -321,7 +321,7 @@ print(peak - before)
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
-    assert float(out.stdout) < 16  # MiB, of 64
+    assert float(out.stdout) < 32  # MiB, of 64
 
 
 def test_module_needs_no_torchmetrics() -> None:

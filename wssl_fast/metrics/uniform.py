@@ -54,8 +54,8 @@ def w2_of_uniform(n: int, m: int) -> float:
         n: rows, at least 1.
         m: columns, at least 1.
 
-    Source: the Marchenko-Pastur law, a limit for large n and m: within 1e-3 of the mean of drawn
-    samples from a few dozen rows and columns on, 3e-2 at n = m = 8.
+    Source: the Marchenko-Pastur law, a limit for large n and m: within a share of 1/m of the mean
+    over drawn samples.
 
     Example:
         >>> import wssl_fast as wf
