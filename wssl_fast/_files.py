@@ -12,9 +12,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new path beside `path` to write to; it becomes `path` when the block ends well.
 
     When the block ends with an exception, an interrupt included, what was written is removed and
-    `path` is what it was before.
+    `path` is what it was before. A symbolic link stays one, its target is replaced; a device or a
+    pipe cannot be replaced and is itself what is given.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        yield path
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield part

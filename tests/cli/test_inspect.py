@@ -304,6 +304,6 @@ def test_pairwise_cosines_and_their_density() -> None:
 
 
 def test_sparkline() -> None:
-    line = summary.sparkline(torch.tensor([1.0, 1e-4, 1e-8, 0.0], dtype=torch.float64))
+    line = summary.sparkline(torch.tensor([1.0, 1e-3, 1e-6, 0.0], dtype=torch.float64))
     assert line == "█▄  "
     assert summary.sparkline(torch.zeros(3)) == "   "

@@ -42,6 +42,7 @@ STYLE: dict[Any, Any] = {  # keys are a closed set to matplotlib's types
 }
 DEEPEST = 1e-6  # of the largest: a singular value below is drawn there
 PAIR_ROWS = 1500  # 1.1 million pairs: a smooth histogram
+BINS = 120
 
 
 class Set(NamedTuple):
@@ -65,15 +66,19 @@ def of_two(scans: Sequence[Scan], both: Sequence[Values], distances: Values) -> 
     """PNG of two sets of embeddings."""
     names = [f"{side}: {Path(s.sources[0].name).name}" for side, s in zip("ab", scans, strict=True)]
     sets = [Set(*x) for x in zip(names, (ORANGE, BLUE), scans, both, strict=True)]
-    return _draw(sets, f"Frechet distance {distances['frechet_distance']:.4g}")
+    titles = [f"$W_2$ of {side} = {v['w2']:.3f}" for side, v in zip("ab", both, strict=True)]
+    frechet = f"Frechet distance (squared) = {distances['frechet_distance']:.4g}"
+    return _draw(sets, ",   ".join([frechet, *titles]))
 
 
 def _heading(name: str, values: Values) -> str:
     uniformity = values["uniformity"]
+    name = name.replace("$", r"\$")  # a dollar would begin a formula
     return (
-        f"{name}    {values['rows']:,} x {values['columns']:,}    "
-        f"W2 {values['w2']:.3f} (as many uniform points: {values['w2_of_uniform']:.3f})"
-        + ("" if uniformity is None else f"    L_U {uniformity:.2f}")
+        f"{name},  {values['rows']:,} x {values['columns']:,}:   "
+        f"$W_2$ = {values['w2']:.3f}  (as many uniform points: {values['w2_of_uniform']:.3f})"
+        + ("" if uniformity is None else f",   $L_U$ = {uniformity:.2f}")
+        + f",   RankMe {values['rankme']:.1f}"
     )
 
 
@@ -92,12 +97,12 @@ def _draw(sets: Sequence[Set], heading: str) -> bytes:
 def _spectra(axes: Axes, sets: Sequence[Set]) -> None:
     axes.set_title("Spectrum: standard deviation by direction")
     axes.set_yscale("log")
-    lowest = math.inf
+    lowest, highest = math.inf, 0.0
     for one in sets:
         sigma = one.scan.moments.covariance_spectrum().sqrt()
         top = max(float(sigma[0]), 1e-300)
         drawn = sigma.clamp_min(DEEPEST * top)
-        lowest = min(lowest, float(drawn[-1]))
+        lowest, highest = min(lowest, float(drawn[-1])), max(highest, float(drawn[0]))
         place = range(1, len(sigma) + 1)
         rank = float(one.values["effective_rank"] or 0)
         label = f"{one.name}: effective rank {rank:.1f}"
@@ -106,6 +111,10 @@ def _spectra(axes: Axes, sets: Sequence[Set]) -> None:
             axes.fill_between(place, drawn, DEEPEST * top, color=one.color, alpha=0.10, linewidth=0)
         if rank > 0:
             axes.axvline(rank, color=one.color, linewidth=1.2, linestyle=(0, (1, 2)), zorder=2)
+            axes.annotate(
+                f" {rank:.0f}", (rank, 0.985), xycoords=("data", "axes fraction"),
+                color=one.color, va="top", weight="bold",
+            )  # fmt: skip
     n, m = sets[0].scan.moments.count, len(sets[0].scan.moments.mean)
     ideal = uniform_spectrum(n, m).sqrt()
     ideal = ideal[ideal > 0]
@@ -118,33 +127,39 @@ def _spectra(axes: Axes, sets: Sequence[Set]) -> None:
             linestyle=(0, (4, 3)),
             label="as many uniform points",
         )
-        lowest = min(lowest, float(ideal[-1]))
-    axes.set_ylim(bottom=lowest / 1.6)
+        lowest, highest = min(lowest, float(ideal[-1])), max(highest, float(ideal[0]))
+    axes.set_ylim(lowest / 1.6, highest * 2)
     axes.set_xlim(0.5 if m < 20 else 0, m + 0.5)
     axes.set_xlabel("direction, largest first")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(LogLocator(base=10))
+    few = highest < 100 * lowest
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if few else (1,)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.legend(loc="lower left", frameon=False, handlelength=1.6)
 
 
 def _cosines(axes: Axes, sets: Sequence[Set]) -> None:
-    axes.set_title("Cosine of two rows")
+    axes.set_title("Cosine of two rows, each curve to its peak")
     m = len(sets[0].scan.moments.mean)
     found = [(one, pairwise_cosines(one.scan.sample.rows[:PAIR_ROWS])) for one in sets]
     found = [(one, cosines) for one, cosines in found if len(cosines)]
-    low = high = 0.0
+    reach = 4 / math.sqrt(m)
+    low = min([-reach, *(float(cosines.min()) for _, cosines in found)])
+    high = max([reach, *(float(cosines.max()) for _, cosines in found)])
+    low, high = max(low, -1.0), min(high, 1.0)
     for one, cosines in found:
-        low, high = min(low, float(cosines.min())), max(high, float(cosines.max()))
-        axes.hist(
-            cosines.numpy(), bins=120, density=True, color=one.color, alpha=0.35,
-            histtype="stepfilled", label=f"mean {float(cosines.mean()):+.3f}",
+        counts = torch.histc(cosines, BINS, low, high)
+        axes.stairs(
+            counts / counts.max(), torch.linspace(low, high, BINS + 1), fill=True,
+            color=one.color, alpha=0.4, label=f"mean {float(cosines.mean()):+.3f}",
         )  # fmt: skip
     y, density = sphere_density(m)
-    axes.plot(y, density, color=FAINT, linewidth=1.8, linestyle=(0, (4, 3)), label="uniform")
-    reach = 4 / math.sqrt(m)
-    axes.set_xlim(max(-1.0, min(low, -reach)) - 0.02, min(1.0, max(high, reach)) + 0.02)
+    if float(density.max()) > 0:
+        shown = density / density.max()
+        axes.plot(y, shown, color=FAINT, linewidth=1.8, linestyle=(0, (4, 3)), label="uniform")
+    axes.set_xlim(low - 0.02, high + 0.02)
+    axes.set_ylim(0, 1.08)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("cosine")

@@ -77,19 +77,22 @@ def lines(scan: Scan, found: Values) -> list[tuple[str, str]]:
         ),
         (
             "W2",
-            f"[bold]{found['w2']:.4f}[/]   as many uniform points: {found['w2_of_uniform']:.4f}; "
-            f"floor: {found['w2_floor']:.4f}",
+            f"[bold]{found['w2']:.4f}[/]   as many uniform points: {found['w2_of_uniform']:.4f}"
+            + (f"; floor: {found['w2_floor']:.4f}" if found["w2_floor"] else ""),
         ),
         ("L_U", "needs 2 rows" if uniformity is None else f"{uniformity:.4f}   of {kept}"),
         ("effective rank", f"{found['effective_rank']:.1f} of {found['columns']:,}"),
         ("RankMe", f"{found['rankme']:.1f}"),
         ("norms", f"mean of |z| {found['mean_norm']:.4g}, |mean| {found['norm_of_mean']:.4g}"),
-        ("spectrum", f"{sparkline(scan.moments.covariance_spectrum())}  sigma, 1 to 1e-4, log"),
+        (
+            "spectrum",
+            f"{sparkline(scan.moments.covariance_spectrum())}  sigma from 1 to 1e-3, log",
+        ),
         ("left out", escape("; ".join(map(str, scan.rejected)) or "none: every row is finite")),
     ]
 
 
-def sparkline(eigenvalues: Tensor, cells: int = 32, decades: float = 4.0) -> str:
+def sparkline(eigenvalues: Tensor, cells: int = 32, decades: float = 3.0) -> str:
     """sigma / sigma_max as blocks of a terminal: from left to right by direction, full height at 1,
     nothing at 10^-decades and below."""
     top = float(eigenvalues[0])
