@@ -212,30 +212,41 @@ def _batches(z: torch.Tensor, precision: str, rounds: int = 5) -> list[Row]:
     ]
 
 
+def low_rank(m: int, seed: int) -> torch.Tensor:
+    """A block of rows of rank m/2 exactly: products of small integers."""
+    mix = torch.randint(-3, 4, (m // 2, m), generator=torch.Generator().manual_seed(1))
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(-3, 4, (BLOCK, m // 2), generator=g).float() @ mix.float()
+
+
+def clones(m: int, seed: int) -> torch.Tensor:
+    """A block of the same 8 points, drawn anew: neural collapse, whose products round alike."""
+    points = torch.randn(8, m, generator=torch.Generator().manual_seed(1))
+    return points[torch.randint(0, 8, (BLOCK,), generator=torch.Generator().manual_seed(seed))]
+
+
 def accuracy(m: int = 256) -> list[Row]:
-    """Half the columns are exactly null: how large do their eigenvalues come out, in units of
-    eps |C|_F and as singular values of the largest?"""
+    """How large do eigenvalues that are exactly null come out, in units of eps |C|_F and as
+    singular values of the largest?"""
     found = []
-    for name, total in (("few rows", 8192), ("many rows", 1_048_576)):
-        for clones in (False, True):
-            mix = torch.randn(m // 2, m, generator=torch.Generator().manual_seed(1))
-            states = {p: Moments(normalize=True, precision=p) for p in DTYPES}
-            for start in range(0, total, BLOCK):
-                g = torch.Generator().manual_seed(0 if clones else start)
-                low = torch.randint(-3, 4, (BLOCK, m // 2), generator=g).float()
-                z = low @ mix.round()  # small integers: exactly of rank m/2
-                for state in states.values():
-                    state.update(z)
+    for name, block, rank in (("rank 128 of 256", low_rank, m // 2), ("8 points", clones, 7)):
+        states = {p: Moments(normalize=True, precision=p) for p in DTYPES}
+        for i in range(128):
+            for state in states.values():
+                state.update(block(m, i))
+            if i + 1 not in (1, 16, 128):
+                continue
             for precision, state in states.items():
                 c = state.covariance
                 lam = torch.linalg.eigvalsh(c).flip(0)
                 unit = torch.finfo(DTYPES[precision]).eps * torch.linalg.vector_norm(c)
-                null = lam[m // 2 :].abs().max()
+                null = lam[rank:].abs().max()
                 found.append(
                     {
                         "part": "accuracy",
-                        "rows": total,
-                        "case": f"{name}, {'one block again and again' if clones else 'all new'}",
+                        "case": name,
+                        "rows": (i + 1) * BLOCK,
+                        "columns": m,
                         "precision": precision,
                         "null_over_unit": float(null / unit),
                         "null_sigma": float((null / lam[0]).sqrt()),
