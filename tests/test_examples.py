@@ -92,6 +92,14 @@ def test_lightly_style_module() -> None:
     assert module(z0, z1).item() == pytest.approx(want.item(), rel=1e-6)
 
 
+def test_lightly_style_module_around_a_loss_of_lightly() -> None:
+    reason = "lightly, or the torchvision that it needs, is absent"
+    loss = pytest.importorskip("lightly.loss", reason=reason, exc_type=ImportError)
+    module = example("lightly_style").WithWassersteinUniformity(loss.BarlowTwinsLoss(), weight=30.0)
+    z0, z1 = torch.randn(2, 16, 8, requires_grad=True)
+    module(z0, z1).backward()
+
+
 def test_solo_learn_style_function() -> None:
     solo = example("solo_learn_style")
     before, after = solo.main()
