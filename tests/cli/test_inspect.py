@@ -1,5 +1,6 @@
 """`wssl-fast inspect` and `compare`: figures, gates, exit codes, and nothing half written."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
@@ -17,8 +19,9 @@ import wssl_fast as wf
 from tests.cli import files
 from tests.tolerances import value_tolerance
 from wssl_fast import cli, reference
-from wssl_fast.cli import gates, picture, summary
+from wssl_fast.cli import gates, picture, scan, summary
 from wssl_fast.cli.exits import BAD_INPUT, GATE_FAILED, INTERRUPTED
+from wssl_fast.cli.readers import open_sources
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -301,6 +304,20 @@ def test_pairwise_cosines_and_their_density() -> None:
         y, density = picture.sphere_density(m)
         assert np.trapezoid(density, y) == pytest.approx(1, abs=2e-3)  # cut off at 0.999
         assert np.trapezoid(density * y**2, y) == pytest.approx(1 / m, abs=2e-3)
+
+
+def test_a_bar_on_a_terminal_and_none_in_a_pipe(tmp_path: Path) -> None:
+    # brackets of a name are no markup
+    path = files.npz(tmp_path / "a.npz", files.rows())
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=400)
+        scan.scan(
+            open_sources([path]), normalize=True, precision="double", skip=False, sample=9, seed=0,
+            console=console,
+        )  # fmt: skip
+        assert ("a.npz[embeddings]" in out.getvalue()) is terminal
+        assert ("60/60" in out.getvalue()) is terminal
 
 
 def test_sparkline() -> None:
