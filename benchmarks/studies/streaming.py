@@ -12,9 +12,9 @@ batches   rows a second by size of the batch that `update` gets.
 accuracy  null eigenvalues of float32 and float64 products over a million rows, and the singular
           value where a direction is seen no more.
 
-The syrk rate is that of PyTorch's product of 8,192 x 2,048 rows in the same dtype, in the same
-process before and after the pass: n m^2 flops of a symmetric product at the rate of a full one. It
-is an upper bound of what a syrk reaches. Rows are written with --record.
+The syrk rate is that of PyTorch's product of 8,192 x 2,048 rows in the same dtype, timed between the
+blocks of the pass or in the same rounds: n m^2 flops of a symmetric product at the rate of a full
+one, which no syrk exceeds by much. Rows are written with --record.
 """
 
 import argparse
@@ -27,7 +27,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from wssl_fast.metrics import Moments
 
 ROWS_FILE = Path(__file__).parents[1] / "results" / "studies" / "streaming.jsonl"
 BLOCK = 8192
+EVERY = 6
 DTYPES = {"double": torch.float64, "highest": torch.float32}
 Row = dict[str, Any]
 
@@ -102,39 +104,41 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def gemm_rate(m: int, dtype: torch.dtype, rounds: int = 5) -> float:
-    """Flops a second of a full product z^T z."""
-    z = batch(BLOCK, m, 0).to(dtype)
-    out = torch.empty(m, m, dtype=dtype)
-    torch.mm(z.T, z, out=out)
-    taken = statistics.median(seconds(lambda: torch.mm(z.T, z, out=out)) for _ in range(rounds))
-    return 2 * BLOCK * m * m / taken
-
-
 def one_pass(path: Path, what: str, precision: str) -> Row:
-    """Runs in a process of its own."""
+    """Runs in a process of its own. Every few blocks a full product of the same rows is timed, so
+    that both meet the same machine; its time is not the pass's."""
     dtype = DTYPES[precision]
     (source,) = open_sources([path])
     n, m = source.rows, source.width
     Moments(precision=precision).update(batch(256, m, 0)).effective_rank()  # warm
-    before = gemm_rate(m, dtype)
+    z, out = batch(BLOCK, m, 0).to(dtype), torch.empty(m, m, dtype=dtype)
+    torch.mm(z.T, z, out=out)
+    products: list[float] = []
+
+    def blocks(count: int) -> Iterator[torch.Tensor]:
+        for i, block in enumerate(source.blocks(count)):
+            if i % EVERY == 0:
+                products.append(seconds(lambda: torch.mm(z.T, z, out=out)))
+            yield block
+
+    timed = replace(source, blocks=blocks)
 
     def moments() -> object:
         found = Moments(precision=precision)
-        for block in source.blocks(BLOCK):
+        for block in timed.blocks(BLOCK):
             found.update(block)
         return found
 
     def inspect() -> object:
         found = scan.scan(
-            [source], normalize=True, precision=precision, skip=False, sample=8192, seed=0,
+            [timed], normalize=True, precision=precision, skip=False, sample=8192, seed=0,
             console=Console(quiet=True),
         )  # fmt: skip
         return summary.record(found, summary.values(found))
 
     with PeakMemory() as memory:
-        taken = seconds(moments if what == "moments" else inspect)
-    rate = statistics.mean([before, gemm_rate(m, dtype)])
+        taken = seconds(moments if what == "moments" else inspect) - sum(products)
+    rate = 2 * BLOCK * m * m * len(products) / sum(products)
     return {
         "part": "pass",
         "what": what,
@@ -145,10 +149,18 @@ def one_pass(path: Path, what: str, precision: str) -> Row:
         "gflops": n * m * m / taken / 1e9,
         "syrk_gflops": rate / 1e9,
         "share_of_syrk": n * m * m / taken / rate,
-        "peak_mib": memory.peak,
         "peak_above_start_mib": memory.peak - memory.before,
         "load": os.getloadavg()[0],  # of the machine: processes that want a core
     }
+
+
+PASSES = (
+    ("moments", "double", False),
+    ("moments", "highest", False),
+    ("inspect", "double", False),
+    ("inspect", "highest", False),
+    ("moments", "highest", True),
+)
 
 
 def passes(rows: int, m: int) -> list[Row]:
@@ -156,13 +168,7 @@ def passes(rows: int, m: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.npy"
         write_file(path, rows, m)
-        for what, precision, cold in (
-            ("moments", "double", False),
-            ("moments", "highest", False),
-            ("inspect", "double", False),
-            ("inspect", "highest", False),
-            ("moments", "highest", True),
-        ):
+        for what, precision, cold in PASSES:
             if cold:
                 evict(path)
             command = [sys.executable, "-m", "benchmarks.studies.streaming"]
@@ -186,6 +192,8 @@ def _batches(z: torch.Tensor, precision: str, rounds: int = 5) -> list[Row]:
     m, dtype = z.shape[1], DTYPES[precision]
     mean = torch.zeros(m, dtype=torch.float64)
     product: list[float] = []
+    gemm: list[float] = []
+    x, out = z[:BLOCK].to(dtype), torch.empty(m, m, dtype=dtype)
     samples: dict[int, list[float]] = {size: [] for size in SIZES}
     states = {size: Moments(precision=precision).update(z[:256]) for size in SIZES}
     for i in range(rounds + 1):
@@ -195,9 +203,11 @@ def _batches(z: torch.Tensor, precision: str, rounds: int = 5) -> list[Row]:
             if i:
                 samples[size].append(time.perf_counter() - start)
         alone = seconds(lambda: symmetric_product(z[:BLOCK], dtype, covariance=True, mean=mean))
+        full = seconds(lambda: torch.mm(x.T, x, out=out))
         if i:
             product.append(alone)
-    rate = gemm_rate(m, dtype)
+            gemm.append(full)
+    rate = 2 * BLOCK * m * m / statistics.median(gemm)
     return [
         {
             "part": "batches",
