@@ -12,9 +12,9 @@ batches   rows a second by size of the batch that `update` gets.
 accuracy  null eigenvalues of float32 and float64 products over a million rows, and the singular
           value where a direction is seen no more.
 
-The syrk rate is that of PyTorch's product of 8,192 x 2,048 rows in the same dtype, timed between the
-blocks of the pass or in the same rounds: n m^2 flops of a symmetric product at the rate of a full
-one, which no syrk exceeds by much. Rows are written with --record.
+The syrk rate is that of PyTorch's product of 8,192 x 2,048 rows in the same dtype, timed between
+the blocks of the pass or in the same rounds: n m^2 flops of a symmetric product at the rate of a
+full one, which no syrk exceeds by much. Rows are written with --record.
 """
 
 import argparse
