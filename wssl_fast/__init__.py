@@ -6,7 +6,7 @@
 >>> loss.backward()
 """
 
-from wssl_fast import nn, reference
+from wssl_fast import metrics, nn, reference
 from wssl_fast.functional import (
     alignment,
     batch_covariance,
@@ -33,6 +33,7 @@ __all__ = [
     "gaussian_w2",
     "matrix_inv_sqrt",
     "matrix_sqrt",
+    "metrics",
     "nn",
     "rankme",
     "reference",

@@ -37,6 +37,14 @@ def rows(name: str, x: object, minimum_rows: int = 1) -> Tensor:
     return t
 
 
+def columns(name: str, z: Tensor, m: int, owner: str) -> None:
+    """Rows z (n, m) to be added to those of `owner`."""
+    if z.dim() != 2 or z.shape[1] != m:
+        raise ValueError(
+            f"{name} must have shape (n, {m}), the width of {owner}, got {tuple(z.shape)}"
+        )
+
+
 def same_shape(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
     if x.shape != other.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The command `wssl-fast`."""
+"""`wssl-fast doctor`: what is installed, and what it would use."""
 
 import importlib.metadata
 import platform
@@ -14,15 +14,7 @@ import wssl_fast
 from wssl_fast.backends import choice, cuda, native
 from wssl_fast.backends.eager.roots import resolve_solver
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=wssl_fast.__doc__)
 
-
-@app.callback()
-def _commands() -> None:
-    """Gaussian 2-Wasserstein uniformity loss: what is installed, and what it would use."""
-
-
-@app.command()
 def doctor(
     n: Annotated[int, typer.Option(help="Rows of a batch to explain.", min=1)] = 512,
     m: Annotated[int, typer.Option(help="Columns of a batch to explain.", min=1)] = 8192,
@@ -96,11 +88,3 @@ def _compiled_cuda(on_gpu: bool, k: int) -> str:
         f"present; {k} x {k} in tiles of {plan.rows} x {plan.columns}; "
         f"auto {'takes' if taken else 'does not take'} it ({why}; backend 'cuda' by name)"
     )
-
-
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()

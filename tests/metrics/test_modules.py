@@ -1,0 +1,225 @@
+"""The torchmetrics classes: by batches, in `forward`, merged, synced by two processes, plotted."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import wssl_fast as wf
+from tests.tolerances import value_tolerance
+
+pytest.importorskip("torchmetrics", reason="wf.metrics' modules need torchmetrics")
+
+ROOT = Path(__file__).parents[2]
+LIMIT = value_tolerance("double")
+
+Value = Callable[[Tensor], float]
+METRICS: dict[str, tuple[Callable[[], Any], Value]] = {
+    "W2": (
+        lambda: wf.metrics.WassersteinUniformity(12),
+        lambda z: wf.reference.wasserstein_uniformity(z).item(),
+    ),
+    "W2 squared, raw": (
+        lambda: wf.metrics.WassersteinUniformity(12, normalize=False, squared=True),
+        lambda z: wf.reference.wasserstein_uniformity(z, normalize=False, squared=True).item(),
+    ),
+    "effective rank": (
+        lambda: wf.metrics.EffectiveRank(12),
+        lambda z: wf.reference.effective_rank(z).item(),
+    ),
+    "L_U": (
+        lambda: wf.metrics.Uniformity(12, capacity=100),
+        lambda z: wf.reference.uniformity(z).item(),
+    ),
+}
+EACH = pytest.mark.parametrize("name", METRICS)
+
+
+def filled(name: str, z: Tensor) -> Any:
+    metric = METRICS[name][0]()
+    for batch in z.split(7):
+        metric.update(batch)
+    return metric
+
+
+@EACH
+def test_over_batches(name: str) -> None:
+    z = torch.randn(50, 12)
+    value = filled(name, z).compute()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(METRICS[name][1](z), abs=10 * LIMIT, rel=LIMIT)
+
+
+@EACH
+def test_forward_gives_the_batch_and_keeps_the_stream(name: str) -> None:
+    z = torch.randn(50, 12)
+    metric, truth = METRICS[name]
+    metric = metric()
+    for batch in z.split(25):
+        assert metric(batch).item() == pytest.approx(truth(batch), abs=10 * LIMIT, rel=LIMIT)
+    assert metric.compute().item() == pytest.approx(truth(z), abs=10 * LIMIT, rel=LIMIT)
+    metric.reset()
+    metric.update(z[:20])
+    assert metric.compute().item() == pytest.approx(truth(z[:20]), abs=10 * LIMIT, rel=LIMIT)
+
+
+@EACH
+def test_merge_state_copies_and_checkpoints(name: str) -> None:
+    z = torch.randn(50, 12)
+    metric, truth = filled(name, z[:30]), METRICS[name][1]
+    metric.persistent(True)
+    fresh = METRICS[name][0]()
+    fresh.load_state_dict(copy.deepcopy(metric.state_dict()))
+    for twin in (metric.clone(), pickle.loads(pickle.dumps(metric)), fresh):
+        twin._update_count = 1  # a loaded state counts as an update
+        assert twin.compute().item() == pytest.approx(truth(z[:30]), abs=10 * LIMIT, rel=LIMIT)
+    metric.merge_state(filled(name, z[30:]))
+    assert metric.compute().item() == pytest.approx(truth(z), abs=10 * LIMIT, rel=LIMIT)
+
+
+@EACH
+def test_states_keep_their_dtype(name: str) -> None:
+    z = torch.randn(50, 12)
+    metric = filled(name, z)
+    want = metric.compute()
+    for changed in (
+        metric.to(torch.bfloat16),
+        metric.half(),
+        metric.set_dtype(torch.float16),
+        torch.nn.ModuleList([metric]).to(dtype=torch.bfloat16)[0],
+    ):
+        changed._computed = None
+        assert torch.equal(changed.compute(), want)
+
+
+def test_frechet_distance() -> None:
+    x, y = torch.randn(40, 12), torch.randn(30, 12) + 0.3
+    metric = wf.metrics.FrechetEmbeddingDistance(12, reset_real_features=False)
+    for batch in x.split(9):
+        metric.update(batch, real=True)
+    for batch in y.split(4):
+        assert metric(batch, real=False) is None
+    want = wf.reference.frechet_distance(x, y).item()
+    assert metric.compute().item() == pytest.approx(want, rel=1e-5)
+    metric.reset()
+    with pytest.raises(ValueError, match="has seen no other rows yet"):
+        metric.compute()
+    metric.update(x, real=False)
+    assert metric.compute().item() == pytest.approx(0, abs=1e-5)
+    root = wf.metrics.FrechetEmbeddingDistance(12, squared=False)
+    root.update(x, real=True)
+    root.update(y, real=False)
+    assert root.compute().item() == pytest.approx(want**0.5, rel=1e-5)
+    root.reset()
+    root.update(y, real=False)
+    with pytest.raises(ValueError, match="has seen no real rows yet"):
+        root.compute()
+
+
+def test_uniformity_of_a_sample() -> None:
+    """400 of 4,000 rows of a small spread: L_U to what 400 of them give by chance."""
+    z = torch.randn(4000, 12) * torch.linspace(0.2, 1, 12)
+    metric = wf.metrics.Uniformity(12, capacity=400, seed=1)
+    for batch in z.split(300):
+        metric.update(batch)
+    assert int((metric.sample[:, 0] >= 0).sum()) == 400
+    draws = torch.tensor([wf.uniformity(z[torch.randperm(4000)[:400]]) for _ in range(50)])
+    # within 5 standard deviations of such a draw
+    truth = wf.uniformity(z).item()
+    assert metric.compute().item() == pytest.approx(truth, abs=5 * draws.std().item())
+
+
+def test_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="a plot needs matplotlib").use("Agg")
+    metric = filled("W2", torch.randn(50, 12))
+    figure, _ = metric.plot()
+    figure.savefig(tmp_path / "one.png")
+    figure, axes = metric.plot([metric.compute(), metric.compute()])
+    assert axes.get_ylabel() == "WassersteinUniformity"
+    figure.savefig(tmp_path / "two.png")
+
+
+def test_errors() -> None:
+    with pytest.raises(TypeError, match="num_features must be an integer, got float"):
+        wf.metrics.EffectiveRank(3.0)
+    with pytest.raises(ValueError, match="num_features must be >= 1, got 0"):
+        wf.metrics.EffectiveRank(0)
+    with pytest.raises(ValueError, match="precision must be one of"):
+        wf.metrics.EffectiveRank(3, precision="auto")
+    metric = wf.metrics.Uniformity(3)
+    with pytest.raises(ValueError, match=r"\(n, 3\), the width of num_features, got \(2, 4\)"):
+        metric.update(torch.randn(2, 4))
+    metric.update(torch.randn(1, 3))
+    with pytest.raises(ValueError, match="2 rows are needed, got 1"):
+        metric.compute()
+
+
+PROCESS = """
+import sys, torch
+import wssl_fast as wf
+rank, world, address, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
+z = torch.randn(90, 12, generator=torch.Generator().manual_seed(0)) + 0.1
+mine = [z[:70], z[70:]][rank].split(16)                    # unequal, 5 batches and 2
+metrics = {
+    "W2": wf.metrics.WassersteinUniformity(12),
+    "effective rank": wf.metrics.EffectiveRank(12),
+    "L_U": wf.metrics.Uniformity(12, capacity=100),
+    "sample": wf.metrics.Uniformity(12, capacity=40),
+    "one side": wf.metrics.WassersteinUniformity(12),      # rank 1 sees nothing
+}
+frechet = wf.metrics.FrechetEmbeddingDistance(12)
+for batch in mine:
+    for name, metric in metrics.items():
+        if name != "one side" or rank == 0:
+            metric.update(batch)
+    frechet.update(batch, real=rank == 0)                  # one kind of rows a process
+if rank == 1:
+    metrics["one side"]._update_count = 1                  # compute without update warns
+found = {name: metric.compute() for name, metric in (metrics | {"Frechet": frechet}).items()}
+found["local"] = metrics["W2"].moments_0[0]                # unsynced again: its own rows
+metrics["sample"].sync()
+found["kept"] = metrics["sample"].sample
+torch.save(found, f"{out}/{rank}.pt")
+"""
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROCESS]
+    address = (tmp_path / "rendezvous").as_uri()
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), "2", address, str(tmp_path)],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    a, b = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert (a.pop("local"), b.pop("local")) == (70, 20)
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name  # every process has the same bits
+
+    z = torch.randn(90, 12, generator=torch.Generator().manual_seed(0)) + 0.1
+    for name in ("W2", "effective rank", "L_U"):
+        want = METRICS[name][1](z)
+        assert a[name].item() == pytest.approx(want, abs=10 * LIMIT, rel=LIMIT), name
+    want = wf.reference.wasserstein_uniformity(z[:70]).item()
+    assert a["one side"].item() == pytest.approx(want, abs=LIMIT)
+    want = wf.reference.frechet_distance(z[:70], z[70:]).item()
+    assert a["Frechet"].item() == pytest.approx(want, rel=1e-5)
+    kept = a["kept"][:, 1:]
+    known = (kept[:, None] == z).all(2)
+    assert kept.shape == (40, 12)
+    assert bool((known.sum(1) == 1).all())  # 40 rows of the 90,
+    assert bool((known.sum(0) <= 1).all())  # each once
+    assert 0 < int(known[:, 70:].sum()) < 40  # of both processes

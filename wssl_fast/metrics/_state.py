@@ -1,0 +1,106 @@
+"""Streamed moments: one float64 vector, and what is added to it in place.
+
+    [ n,  sum_i |z_i|,  mean (m),  second moment about the mean (m x m), row by row ]
+
+One vector, so that processes, files and map-reduce engines pass one thing around. x_i are the rows
+that count: z_i / |z_i|, or z_i itself. With state a, a block of rows b and delta = mu_b - mu_a,
+Chan's update
+
+    M <- M_a + M_b + n_a n_b / (n_a + n_b) delta delta^T
+
+is M_a + sum_i (x_i - c)(x_i - c)^T for c = mu_b - sqrt(n_a / (n_a + n_b)) delta, because that sum
+is M_b + n_b (mu_b - c)(mu_b - c)^T. So a block costs one symmetric product, which subtracts c while
+it packs, and one addition to M; nothing is ever subtracted from a sum of squares.
+
+Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+variances", 1979, eq. (2.1), here for matrices.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wssl_fast.backends.eager import products
+from wssl_fast.backends.eager.numerics import SAFE_NORM
+
+BLOCK = 8192
+"""Rows of one product. Adding its result to M is a sweep over m^2 numbers, which 8,192 rows make
+small beside the product, whatever m is (docs/metrics.md)."""
+
+HEAD = 2
+
+
+class Views(NamedTuple):
+    """Parts of a state vector; writing to them writes to it. All float64."""
+
+    rows: Tensor
+    """()"""
+    norm_sum: Tensor
+    """()"""
+    mean: Tensor
+    """(m,)"""
+    scatter: Tensor
+    """M, sum_i (x_i - mu)(x_i - mu)^T. (m, m)"""
+
+
+def empty(m: int, device: torch.device | str | None = None) -> Tensor:
+    """The state of no rows. (2 + m + m^2,)"""
+    return torch.zeros(HEAD + m + m * m, dtype=torch.float64, device=device)
+
+
+def views(state: Tensor) -> Views:
+    m = (math.isqrt(4 * (len(state) - HEAD) + 1) - 1) // 2
+    return Views(state[0], state[1], state[HEAD : HEAD + m], state[HEAD + m :].view(m, m))
+
+
+def add_rows_(state: Tensor, z: Tensor, normalize: bool, precision: str) -> None:
+    """z (n, m) of any floating dtype and strides, on the state's device."""
+    v = views(state)
+    for start in range(0, len(z), BLOCK):
+        _add_block(v, z[start : start + BLOCK], normalize, precision)
+
+
+def _add_block(v: Views, z: Tensor, normalize: bool, precision: str) -> None:
+    inverse_norm, mean = products.row_statistics(z, normalize=True)
+    norms = torch.where(inverse_norm > 0, inverse_norm.reciprocal(), inverse_norm)  # 0, NaN stay
+    double = precision == "double" or z.dtype == torch.float64
+    if not normalize:
+        mean = z.mean(0, dtype=torch.float64)
+        # rows of 1e15 have squares that float32 cannot hold, rows of 1e-20 squares that vanish
+        double = double or not SAFE_NORM[0] <= float(norms.max()) <= SAFE_NORM[1]
+    total = v.rows + len(z)
+    delta = mean - v.mean
+    product = products.symmetric_product(
+        z,
+        torch.float64 if double else torch.float32,
+        covariance=True,
+        scale=inverse_norm if normalize else None,
+        mean=mean - (v.rows / total).sqrt() * delta,
+    )
+    v.scatter.add_(product)
+    v.mean.add_(delta * (len(z) / total))
+    v.norm_sum.add_(norms.sum())
+    v.rows.copy_(total)
+
+
+def merge_(state: Tensor, other: Tensor) -> None:
+    """Chan's merge of two states of one width, into the first."""
+    a, b = views(state), views(other)
+    total = a.rows + b.rows
+    share = torch.where(total > 0, b.rows / total, 0.0)
+    delta = b.mean - a.mean
+    step = (a.rows * share).sqrt() * delta  # a product of equal factors is exactly symmetric
+    a.scatter.add_(b.scatter).addr_(step, step)
+    a.mean.add_(share * delta)
+    a.norm_sum.add_(b.norm_sum)
+    a.rows.copy_(total)
+
+
+def merged(states: Tensor) -> Tensor:
+    """One state (l,) of several (w, l), in their order."""
+    out = states[0].clone()
+    for other in states[1:]:
+        merge_(out, other)
+    return out
