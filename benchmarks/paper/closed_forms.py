@@ -73,7 +73,8 @@ def marchenko_pastur_root(c: float) -> float:
 def sampled_w2(d: int, m: int, n: int) -> float:
     """W2 to expect of n uniform points: Marchenko-Pastur with n - 1 degrees of freedom.
 
-    Centring costs one degree of freedom and leaves tr S = 1 - |mu|^2, on average (n - 1)/n.
+    Centring costs one degree of freedom and leaves tr S = 1 - |mu|^2, on average (n - 1)/n. For
+    d = m this is `wf.metrics.w2_of_uniform`.
     """
     root = marchenko_pastur_root(d / (n - 1)) * math.sqrt((n - 1) / n)
     return math.sqrt(max(2 - 2 * math.sqrt(d / m) * root, 0.0))
@@ -119,11 +120,6 @@ def cloned_instances_uniformity(value: float, n: int, clones: int, t: float = 2.
     same = n * c * (c - 1) / 2
     old = c * c * n * (n - 1) / 2
     return math.log((old * math.exp(value) + same) / (old + same))
-
-
-def rank_floor(n: int, m: int) -> float:
-    """Least W2 of n unit rows: sqrt(2 - 2 sqrt(min(n-1, m)/m)), at equal singular values."""
-    return sphere_w2(min(n - 1, m), m)
 
 
 # one coordinate of the uniform sphere (lemma 4, theorem 2)

@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+import wssl_fast as wf
 from benchmarks.paper import closed_forms as exact
 from benchmarks.paper import measures
 from benchmarks.paper.collapse import w2_error
@@ -55,7 +56,7 @@ def test_unit_rows(n: int, m: int) -> None:
     assert value == pytest.approx(math.sqrt(2 - 2 / math.sqrt(m) * nuclear), abs=1e-12)
     literal = math.sqrt(mean + 1 + trace - 2 / math.sqrt(m) * root)
     assert value == pytest.approx(literal, abs=1e-8 * m)
-    assert exact.rank_floor(n, m) < value < math.sqrt(2)
+    assert wf.metrics.w2_floor(n, m) < value < math.sqrt(2)
 
 
 @pytest.mark.parametrize(("n", "m"), [(9, 16), (17, 16)])
@@ -64,7 +65,7 @@ def test_rank_floor_is_reached(n: int, m: int) -> None:
     simplex = torch.eye(n, dtype=torch.float64) - 1 / n
     x = torch.nn.functional.pad(simplex, (0, m - n)) if n <= m else cross_polytope(m, m)
     value = reference.wasserstein_uniformity(x).item()
-    assert value == pytest.approx(exact.rank_floor(n, m), abs=1e-7)
+    assert value == pytest.approx(wf.metrics.w2_floor(n, m), abs=1e-7)
 
 
 # the uniform sub-sphere
@@ -120,6 +121,12 @@ def test_w2_of_a_sample(d: int, m: int, n: int) -> None:
 @pytest.mark.parametrize(("n", "value"), [(10_000, 0.081), (512, 0.370)])
 def test_floors_of_uniform_data(n: int, value: float) -> None:
     assert exact.sampled_w2(256, 256, n) == pytest.approx(value, abs=1e-3)  # of three digits
+
+
+@pytest.mark.parametrize(("n", "m"), [(10_000, 256), (300, 256), (64, 256)])
+def test_w2_of_a_sample_is_that_of_the_metrics(n: int, m: int) -> None:
+    # two quadratures of one integral
+    assert exact.sampled_w2(m, m, n) == pytest.approx(wf.metrics.w2_of_uniform(n, m), abs=1e-7)
 
 
 def test_marchenko_pastur() -> None:
