@@ -59,6 +59,8 @@ EVERY = STUDIES | FROM_RUNS
 PAGE = Path(__file__).parents[2] / "docs" / "paper.md"
 RECORDED = Path(__file__).parents[1] / "results" / "paper"
 
+WIDTH = 130
+
 T = TypeVar("T")
 
 
@@ -185,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="tables of docs/paper.md")
     given = parser.parse_args(arguments)
     console = Console()
+    if console.width < WIDTH:  # a file or a narrow terminal gets long lines
+        console = Console(width=WIDTH)
     if given.names == ["list"]:
         for study in EVERY.values():
             console.print(f"{study.name:>10}  {study.title}", markup=False, highlight=False)
