@@ -47,6 +47,14 @@ def _by_batch(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def _spheres(rows: Sequence[Row], title: str) -> Figure:
+    """Three batches, a sphere each."""
+    figure, axes = pictures.panels(3, title, subplot_kw={"projection": "3d"}, height=4.6)
+    for i, (axis, chosen) in enumerate(zip(axes, _by_batch(rows).values(), strict=True)):
+        _scatter(axis, chosen, i)
+    return figure
+
+
 # figure 1: the two ways to collapse
 
 SCATTERED = 400
@@ -67,11 +75,7 @@ def measure_collapses(context: Context) -> Iterator[Row]:
 
 
 def draw_collapses(rows: Sequence[Row]) -> Figure:
-    title = "Two ways to collapse: onto a point, and into fewer dimensions"
-    figure, axes = pictures.panels(3, title, subplot_kw={"projection": "3d"}, height=4.6)
-    for i, (axis, chosen) in enumerate(zip(axes, _by_batch(rows).values(), strict=True)):
-        _scatter(axis, chosen, i)
-    return figure
+    return _spheres(rows, "Two ways to collapse: onto a point, and into fewer dimensions")
 
 
 # figure 10: which distribution is most uniform once normalised
@@ -148,11 +152,7 @@ def measure_zero_coordinate(context: Context) -> Iterator[Row]:
 
 
 def draw_zero_coordinate(rows: Sequence[Row]) -> Figure:
-    title = "A coordinate of zeros: the same circle, and L_U cannot tell"
-    figure, axes = pictures.panels(3, title, subplot_kw={"projection": "3d"}, height=4.6)
-    for i, (axis, chosen) in enumerate(zip(axes, _by_batch(rows).values(), strict=True)):
-        _scatter(axis, chosen, i)
-    return figure
+    return _spheres(rows, "A coordinate of zeros: the same circle, and L_U cannot tell")
 
 
 def draw_zero_spectrum(rows: Sequence[Row]) -> Figure:
