@@ -10,15 +10,17 @@ from wssl_fast import metrics, nn, reference
 from wssl_fast.functional import (
     alignment,
     batch_covariance,
-    covariance_spectrum,
-    effective_rank,
     frechet_distance,
     gaussian_w2,
+    uniformity,
+    wasserstein_uniformity,
+)
+from wssl_fast.spectra import (
+    covariance_spectrum,
+    effective_rank,
     matrix_inv_sqrt,
     matrix_sqrt,
     rankme,
-    uniformity,
-    wasserstein_uniformity,
 )
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """Figures 5, 6 and 11: cloned features (FCC), appended zeros (FBC), cloned instances (ICC)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -121,26 +121,30 @@ def expected_zeros(quantity: str, n: int, d: int, copies: int) -> Expected:
     return Expected(value, w2_error(value, exact.w2_squared_error(d, M * (copies + 1), n)))
 
 
-def compare_features(rows: Sequence[Row]) -> list[Comparison]:
+def _compare(
+    figure: str,
+    published: Sequence[tuple[str, int, int, str]],
+    expected: Callable[[str, int, int, int], Expected],
+    column: str,
+    words: str,
+    rows: Sequence[Row],
+) -> list[Comparison]:
     found = []
-    for quantity, eta, copies, text in FEATURES_PUBLISHED:
+    for quantity, eta, copies, text in published:
         d, _ = measures.split(M, eta / 100)
-        row = pick(rows, n=float(PRINTED_N), eta=float(eta), clones=float(copies))
-        theory = expected_features(quantity, PRINTED_N, d, copies)
-        at = f"eta = {eta} %, {copies} clones"
-        found.append(Comparison("5", quantity, at, text, float(row[quantity]), theory, theory))
+        row = pick(rows, n=float(PRINTED_N), eta=float(eta), **{column: float(copies)})
+        theory = expected(quantity, PRINTED_N, d, copies)
+        at = f"eta = {eta} %, {words.format(copies)}"
+        found.append(Comparison(figure, quantity, at, text, float(row[quantity]), theory, theory))
     return found
+
+
+def compare_features(rows: Sequence[Row]) -> list[Comparison]:
+    return _compare("5", FEATURES_PUBLISHED, expected_features, "clones", "{} clones", rows)
 
 
 def compare_zeros(rows: Sequence[Row]) -> list[Comparison]:
-    found = []
-    for quantity, eta, copies, text in ZEROS_PUBLISHED:
-        d, _ = measures.split(M, eta / 100)
-        row = pick(rows, n=float(PRINTED_N), eta=float(eta), **{"zeros over m": float(copies)})
-        theory = expected_zeros(quantity, PRINTED_N, d, copies)
-        at = f"eta = {eta} %, k = {copies} m"
-        found.append(Comparison("6", quantity, at, text, float(row[quantity]), theory, theory))
-    return found
+    return _compare("6", ZEROS_PUBLISHED, expected_zeros, "zeros over m", "k = {} m", rows)
 
 
 def compare_instances(rows: Sequence[Row]) -> list[Comparison]:

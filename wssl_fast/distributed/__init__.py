@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wssl_fast import _checks as checks
+from wssl_fast._calls import wants_grad
 from wssl_fast.backends import choice
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.distributed import pairwise, w2
@@ -116,7 +117,7 @@ def uniformity(
 
     (z,), opening = team.agree({"t": t, "normalize": bool(normalize), **told}, prepare)
     _enough_rows("z", opening, 2)
-    wanted = _wants_grad(z)
+    wanted = wants_grad(z)
     return _each_problem(
         [z], lambda x: pairwise.uniformity(team, x, opening, t, bool(normalize), wanted)
     )
@@ -143,7 +144,7 @@ def alignment(
 
     pair, opening = team.agree({"alpha": alpha, "normalize": bool(normalize), **told}, prepare)
     _enough_rows("x", opening, 1)
-    wanted = _wants_grad(*pair)
+    wanted = wants_grad(*pair)
     return _each_problem(
         pair, lambda a, b: pairwise.alignment(team, a, b, opening, alpha, bool(normalize), wanted)
     )
@@ -169,10 +170,6 @@ def _enough_rows(name: str, opening: Opening, minimum: int) -> None:
         )
 
 
-def _wants_grad(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
 def _each_problem(tensors: list[Tensor], compute: Callable[..., tuple[Tensor, ...]]) -> Tensor:
     """Values (...) of problems (..., n, m), one after the other, with their gradients attached."""
     z = tensors[0]
@@ -187,7 +184,7 @@ def _each_problem(tensors: list[Tensor], compute: Callable[..., tuple[Tensor, ..
     else:
         found_values, *gradients = (torch.stack(each) for each in zip(*found, strict=True))
     values = found_values.to(dtype).reshape(shape)
-    if not _wants_grad(*tensors):
+    if not wants_grad(*tensors):
         return values
     gradients = [g.reshape(t.shape) for g, t in zip(gradients, tensors, strict=True)]
     value: Tensor = _WithGradients.apply(  # type: ignore[no-untyped-call]
