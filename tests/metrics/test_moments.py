@@ -268,6 +268,27 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
         Moments.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mean", torch.zeros(2)), ("second_moment", torch.zeros(9)), ("count", torch.ones(1))],
+)
+def test_parts_that_do_not_fit(tmp_path: Path, name: str, value: torch.Tensor) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "a.safetensors"
+    Moments().update(torch.randn(4, 3)).save(path)
+    parts = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(parts | {name: value}, path, metadata)
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged: .* have shapes"):
+        Moments.load(path)
+    save_file(parts, path, metadata | {"precision": "high"})
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged: .* are \('True', 'high'\)"):
+        Moments.load(path)
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_interrupted_writing_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -15,6 +15,7 @@ from wssl_fast.ops._library import plain_arithmetic
 PRECISIONS = ("double", "highest")
 FORMAT = "wssl_fast.moments"
 VERSION = "1"
+_SETTINGS = [(normalize, precision) for normalize in ("True", "False") for precision in PRECISIONS]
 
 
 class Moments:
@@ -231,8 +232,16 @@ class Moments:
                 parts = [file.get_tensor(n) for n in ("count", "norm_sum", "mean", "second_moment")]
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-        moments = cls(normalize=found["normalize"] == "True", precision=found["precision"])
-        moments._state = torch.cat([p.double().flatten() for p in parts])
+        m = parts[2].numel()
+        shapes = [tuple(part.shape) for part in parts]
+        settings = (found.get("normalize"), found.get("precision"))
+        if shapes != [(), (), (m,), (m, m)] or settings not in _SETTINGS:
+            raise ValueError(
+                f"{path} is damaged: count, norm_sum, mean and second_moment have shapes {shapes}, "
+                f"normalize and precision are {settings}"
+            )
+        moments = cls(normalize=settings[0] == "True", precision=str(settings[1]))
+        moments._state = torch.cat([part.double().flatten() for part in parts])
         return moments
 
     def __repr__(self) -> str:
