@@ -262,17 +262,29 @@ def test_exp_block(
     x, y = torch.randn(a, 8, dtype=dtype), torch.randn(b, 8, dtype=dtype)
     row, col = -0.3 * x.double().square().sum(1), -0.3 * y.double().square().sum(1)
     outer = torch.full((a, b + 3), NAN, dtype=dtype)
-    k = outer[:, :b].copy_(x @ y.T)
+    given = x @ y.T
+    k = outer[:, :b].copy_(given)
     want = (0.6 * k.double() + row[:, None] + col - 0.1).exp()
     want = want.tril(-1) if strictly_lower else want
     total = native.exp_block_(
         k, s=0.6, shift=-0.1, row=row, col=col, strictly_lower=strictly_lower, isa=isa
     )
-    eps = torch.finfo(dtype).eps
-    # the argument, formed in float64, carries eps64 times its terms, up to some 20 here
-    torch.testing.assert_close(k.double(), want, rtol=eps + 64 * 2**-52, atol=0)
-    torch.testing.assert_close(total, want.sum().item(), rtol=eps + 64 * 2**-52, atol=0)
+    # the argument is off by eps times its terms, twice where a product is rounded before the sum;
+    # the exponential by two units in the last place
+    terms = 0.6 * given.double().abs() - row[:, None] - col + 0.1
+    allowed = torch.finfo(dtype).eps * (2 * terms + 2) * want
+    assert ((k.double() - want).abs() <= allowed).all()
+    assert abs(total - want.sum().item()) <= allowed.sum().item()
     assert outer[:, b:].isnan().all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_exp_block_of_terms_that_float32_cannot_hold(isa: str) -> None:
+    k = torch.tensor([[2.0**120, 2.0**119]])
+    row, col = torch.tensor([-(2.0**1020)], dtype=F64), torch.tensor([0.0, 2.0], dtype=F64)
+    total = native.exp_block_(k, s=2.0**900, row=row, col=col, isa=isa)
+    assert k.tolist() == [[1.0, 0.0]]
+    assert total == 1.0
 
 
 def test_wrong_arguments_are_refused() -> None:
