@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import wssl_fast as wf
+from wssl_fast.metrics import Moments
 
 BLOCK = 8192
 
@@ -57,27 +58,24 @@ def sphere(n: int, d: int, m: int | None = None, *, generator: torch.Generator) 
 def w2(rows: Rows) -> float:
     """W2 of rows as they are, not normalised, from moments accumulated in float64.
 
-    |mu|^2 + |S^(1/2) - I/sqrt m|_F^2 over the support, and 1/m for each column of zeros. The d x d
-    covariance, or the n x n Gram matrix of the centred rows where that is smaller, is summed over
-    blocks of 8,192 rows or columns: no float64 copy of the rows.
+    |mu|^2 + |S^(1/2) - I/sqrt m|_F^2 over the support, and 1/m for each column of zeros. From
+    `Moments`, or from the n x n Gram matrix of the centred rows where that is smaller, summed over
+    blocks of columns: no float64 copy of the rows.
     """
     n, d, m = rows.n, rows.d, rows.m
-    mean = torch.zeros(d, dtype=torch.float64, device=rows.x.device)
-    for block in rows.x.split(BLOCK):
-        mean += block.sum(0, dtype=torch.float64)
-    mean /= n
-    k = min(n, d)
-    product = torch.zeros(k, k, dtype=torch.float64, device=rows.x.device)
     if d <= n:
+        moments = Moments(normalize=False)
         for block in rows.x.split(BLOCK):
-            centred = block.double() - mean
-            product.addmm_(centred.mT, centred)
+            moments.update(block)
+        mean, eigenvalues = moments.mean, moments.covariance_spectrum()
     else:
+        mean = torch.cat([b.mean(0, dtype=torch.float64) for b in rows.x.split(BLOCK, dim=1)])
+        gram = torch.zeros(n, n, dtype=torch.float64, device=rows.x.device)
         for block, shift in zip(rows.x.split(BLOCK, dim=1), mean.split(BLOCK), strict=True):
             centred = block.double() - shift
-            product.addmm_(centred, centred.mT)
-    sigma = torch.linalg.eigvalsh(product / n).clamp_min(0).sqrt()
-    distance = (sigma - 1 / math.sqrt(m)).square().sum() + (m - k) / m
+            gram.addmm_(centred, centred.mT)
+        eigenvalues = torch.linalg.eigvalsh(gram / n).clamp_min(0)
+    distance = (eigenvalues.sqrt() - 1 / math.sqrt(m)).square().sum() + (m - min(n, d)) / m
     return math.sqrt(float(mean.square().sum() + distance))
 
 
