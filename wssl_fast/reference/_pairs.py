@@ -64,6 +64,8 @@ def uniformity_grad(z: Tensor, *, t: float = 2.0, normalize: bool = True) -> Ten
     # exp(0 - total) on the diagonal may be huge, and would cancel in the difference below
     log_kernel.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     p = torch.exp(log_kernel - total[..., None, None])  # (..., n, n)
+    if not normalize:
+        x = x - x.mean(dim=-2, keepdim=True)  # no difference sees it, and its rounding would show
     grad = -2 * t * (p.sum(dim=-1, keepdim=True) * x - p @ x)
     return nan_unless(good, through_normalization(grad, x, d) if normalize else grad)
 

@@ -9,6 +9,7 @@ V is gathered in the forward pass while a block of e is at hand, so the backward
 3 n^2 m flops in all, and nothing of size n x n.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,12 +18,15 @@ from torch import Tensor
 
 from wssl_fast.backends import native
 from wssl_fast.backends.eager import products
-from wssl_fast.backends.eager.numerics import working_dtype
+from wssl_fast.backends.eager.numerics import SAFE_NORM, working_dtype
 from wssl_fast.backends.eager.w2_covariance import tangent_epilogue
 
 BLOCK = 512
 # exp(-60) still has all its digits in float32, and 2^24 of them do not vanish beside one e_ij = 1
 SAFE_EXPONENT = 60.0
+# An exponent of this over a unit of rounding keeps six bits behind its point. Of a sharper kernel
+# only the nearest pairs are left, and the same ones.
+SHARPEST = 1 / 64
 
 
 class PairSums(NamedTuple):
@@ -41,7 +45,7 @@ class PairSums(NamedTuple):
 def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
     """One problem, z (n, m), n >= 2."""
     n = len(z)
-    scale, x = _rows(z, normalize)
+    scale, x, unit, t, stretch = _rows(z, t, normalize)
     rows = _exponents(x, t)
     shift = -_largest_exponent(x, rows, t, _below(n))
     total = torch.zeros((), dtype=torch.float64, device=z.device)
@@ -60,9 +64,10 @@ def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
             sums[a] += e.sum(1, dtype=torch.float64)
             if a != b:
                 sums[b] += e.sum(0, dtype=torch.float64)
-    value = total.log() - shift - torch.log(torch.tensor(n * (n - 1) / 2, dtype=torch.float64))
+    pairs = torch.log(torch.tensor(n * (n - 1) / 2, dtype=torch.float64))
+    value = total.log() - _stretched(shift, stretch) - pairs
     if with_grad and not normalize:
-        moments.sub_(sums.to(x.dtype)[:, None] * x)
+        moments.sub_(sums.to(x.dtype)[:, None] * x).div_(unit)
     # one shift for all: V and the sum are relative to the same
     none = torch.zeros_like(total)
     shifts = torch.zeros_like(scale if with_grad else scale[:0])
@@ -77,7 +82,7 @@ def strip(z: Tensor, own: slice, t: float, normalize: bool, with_grad: bool) -> 
     moments and scale are those of the rows `own`, relative to exp(M) as well.
     """
     n, p = len(z), own.stop - own.start
-    scale, x = _rows(z, normalize)
+    scale, x, unit, t, stretch = _rows(z, t, normalize)
     rows = _exponents(x, t)
     largest = _largest_exponent(x, rows, t, _across(own, n))
     total = torch.zeros((), dtype=torch.float64, device=z.device)
@@ -93,7 +98,8 @@ def strip(z: Tensor, own: slice, t: float, normalize: bool, with_grad: bool) -> 
         if not normalize:
             sums[here] += e.sum(1, dtype=torch.float64)
     if with_grad and not normalize:
-        moments.sub_(sums.to(x.dtype)[:, None] * x[own])
+        moments.sub_(sums.to(x.dtype)[:, None] * x[own]).div_(unit)
+    largest = _stretched(largest, stretch)
     return PairSums(
         total.log() + largest,
         moments,
@@ -124,16 +130,45 @@ def exp_block(e: Tensor, factor: float, row: Tensor, column: Tensor) -> Tensor |
     return e.sum(dtype=torch.float64)
 
 
-def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """Unit rows; or raw rows less their mean: no distance sees it, no digit should pay for it."""
-    dtype = working_dtype(z)
+class Rows(NamedTuple):
+    scale: Tensor
+    """1/|z_i|, or ones on raw rows, float64. (n,)"""
+    x: Tensor
+    """Unit rows; or raw rows less their mean, times `unit`: no distance sees a mean, no digit
+    should pay for it. (n, m)"""
+    unit: float
+    """What brings raw rows into the range of their squares, a power of two; 1 mostly."""
+    t: float
+    """For x what the t asked for is for the rows, as long as exponents have digits behind their
+    point: 4 t |x|^2 up to SHARPEST over a unit of rounding, and as much beyond."""
+    stretch: float
+    """What the exponents of this t must be multiplied by there; 1 mostly."""
+
+
+def _rows(z: Tensor, t: float, normalize: bool) -> Rows:
+    dtype, unit = working_dtype(z), 1.0
     if normalize:
-        return products.unit_rows(z, dtype)
-    mean = z.mean(0, dtype=torch.float64)
-    x = torch.empty(z.shape, dtype=dtype, device=z.device)
-    for part in (slice(i, i + products.CHUNK) for i in range(0, len(z), products.CHUNK)):
-        x[part] = z[part] - mean  # in float64, never a whole copy
-    return torch.ones(len(z), dtype=torch.float64, device=z.device), x
+        scale, x = products.unit_rows(z, dtype)
+    else:
+        low, high = z.aminmax()
+        size = max(-float(low), float(high))
+        if SAFE_NORM[1] < size < math.inf:
+            unit = 2.0 ** -round(math.log2(size))
+        scale = torch.ones(len(z), dtype=torch.float64, device=z.device)
+        mean = z.mean(0, dtype=torch.float64)
+        x = torch.empty(z.shape, dtype=dtype, device=z.device)
+        for part in (slice(i, i + products.CHUNK) for i in range(0, len(z), products.CHUNK)):
+            x[part] = (z[part] - mean) * unit  # in float64, never a whole copy
+    norm = float(torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).max())
+    reach, limit = 4 * t * (norm / unit) * (norm / unit), SHARPEST / torch.finfo(dtype).eps
+    if reach > limit:
+        return Rows(scale, x, unit, limit / (4 * norm * norm), reach / limit)
+    return Rows(scale, x, unit, t / unit / unit, 1.0)
+
+
+def _stretched(exponent: Tensor, stretch: float) -> Tensor:
+    """exponent * stretch; where the nearest rows are equal to rounding, as if they were equal."""
+    return torch.where(exponent.abs() < 1, exponent, exponent * stretch)
 
 
 def _below(n: int) -> Iterator[tuple[slice, slice]]:
