@@ -62,3 +62,17 @@ def test_the_reference_gradient_of_uniformity_sees_no_mean() -> None:
     far = reference.uniformity_grad(z + 2**20, normalize=False)  # exact: 41 bits
     want = reference.uniformity_grad(z, normalize=False)
     assert (far - want).norm() <= 1e-13 * want.norm()
+
+
+# powers of a distance out of the range of float32, where the gradient is not
+
+
+@pytest.mark.parametrize(("alpha", "size"), [(0.5, 1e-28), (0.5, 1e31), (3.5, 1e12), (3.0, 1e-16)])
+def test_alignment_gradient_where_powers_leave_the_range(alpha: float, size: float) -> None:
+    x, y = size * torch.randn(6, 4), size * torch.randn(6, 4)
+    leaves = x.requires_grad_(), y.requires_grad_()
+    value = wf.alignment(*leaves, alpha=alpha, normalize=False)
+    grads = torch.autograd.grad(value, leaves)
+    truths = reference.alignment_grad(x, y, alpha=alpha, normalize=False)
+    for grad, truth in zip(grads, truths, strict=True):
+        near(grad, truth)

@@ -25,12 +25,15 @@ def backward(
     (inv_x, a), (inv_y, b) = _rows(x, normalize), _rows(y, normalize)
     d = a - b  # (n, m)
     distance = torch.linalg.vector_norm(d, dim=1, dtype=torch.float64)
-    power = torch.where(distance > 0, distance.pow(alpha - 2), 0.0)
-    power = torch.where(distance.sum().isfinite(), power, torch.nan)
-    d.mul_((power * (alpha / len(x)))[:, None].to(d.dtype))
-    dx = _tangent(d, a, inv_x, grad) if normalize else d * grad
-    dy = _tangent(-d, b, inv_y, grad) if normalize else -d * grad
-    return dx.to(x.dtype), dy.to(y.dtype)
+    # directions first: a power of the distance may leave the range of d, where d times it does not
+    d.div_(torch.where(distance > 0, distance, 1.0)[:, None])
+    slope = torch.where(distance > 0, distance.pow(alpha - 1), 0.0) * (grad * alpha / len(x))
+    slope = torch.where(distance.sum().isfinite(), slope, torch.nan)  # (n,)
+    if normalize:
+        dx, dy = _tangent(d, a, inv_x, slope), _tangent(-d, b, inv_y, slope)
+        return dx.to(x.dtype), dy.to(y.dtype)
+    d.mul_(slope[:, None])
+    return d.to(x.dtype), (-d).to(y.dtype)
 
 
 def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -39,6 +42,6 @@ def _rows(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     return products.unit_rows(z, working_dtype(z))
 
 
-def _tangent(g: Tensor, unit: Tensor, inv: Tensor, grad: Tensor) -> Tensor:
-    """grad D (g - <g, x> x): the derivative through x = z / |z|."""
-    return (g - (g * unit).sum(1, keepdim=True) * unit).mul_((grad * inv)[:, None])
+def _tangent(g: Tensor, unit: Tensor, inv: Tensor, slope: Tensor) -> Tensor:
+    """diag(slope) D (g - <g, x> x): the derivative through x = z / |z|. slope, inv (n,) float64."""
+    return (g - (g * unit).sum(1, keepdim=True) * unit).mul_((slope * inv)[:, None])
