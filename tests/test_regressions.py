@@ -76,3 +76,18 @@ def test_alignment_gradient_where_powers_leave_the_range(alpha: float, size: flo
     truths = reference.alignment_grad(x, y, alpha=alpha, normalize=False)
     for grad, truth in zip(grads, truths, strict=True):
         near(grad, truth)
+
+
+# what one row tells of another
+
+
+def test_rows_of_zeros_are_nan_too_in_a_problem_that_is() -> None:
+    for shape in ((9, 4), (4, 9)):
+        z = torch.randn(shape)
+        z[2] = 0
+        z[0, 0] = math.nan
+        for loss in (wf.wasserstein_uniformity, wf.uniformity):
+            leaf = z.clone().requires_grad_()
+            loss(leaf).backward()
+            assert leaf.grad is not None
+            assert leaf.grad.isnan().all()

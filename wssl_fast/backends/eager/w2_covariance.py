@@ -180,7 +180,10 @@ def tangent_epilogue(
     """In place: t_i <- c inv_i (P_i - <P_i, x_i> x_i), P_i = times_i t_i - shift, x_i = inv_i z_i.
     t, z (b, m); times, inv (b,), shift (m,), c (): float64."""
     if products.compiled(t, z):
-        native.tangent_epilogue_(t, z, a=times, inv=inv, shift=shift, c=float(c))
+        factor = float(c)
+        native.tangent_epilogue_(t, z, a=times, inv=inv, shift=shift, c=factor)
+        if math.isnan(factor):  # rows of zeros too: they are part of the problem
+            t.fill_(factor)
         return
     x = (z.double() * inv[:, None]).to(t.dtype)
     t.mul_(times[:, None].to(t.dtype)).sub_(shift.to(t.dtype))
