@@ -91,3 +91,46 @@ def test_rows_of_zeros_are_nan_too_in_a_problem_that_is() -> None:
             loss(leaf).backward()
             assert leaf.grad is not None
             assert leaf.grad.isnan().all()
+
+
+# the slope of a root is held relative to the spectra, not to 1
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-8, 1e4])
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9)])
+def test_frechet_gradient_knows_no_scale(size: float, shape: tuple[int, int]) -> None:
+    x, y = size * torch.randn(shape), 2 * size * torch.randn(shape)
+    leaves = x.requires_grad_(), y.requires_grad_()
+    grads = torch.autograd.grad(wf.frechet_distance(*leaves, squared=False), leaves)
+    truths = reference.frechet_distance_grad(x, y, squared=False)
+    for grad, truth in zip(grads, truths, strict=True):
+        near(grad, truth)
+
+
+def test_gaussian_w2_gradient_knows_no_scale() -> None:
+    factor = torch.randn(2, 20, 6, dtype=torch.float64)
+    cov = factor.mT @ factor / 20
+    given = [1e-8 * torch.randn(6, dtype=torch.float64), 1e-16 * cov[0]]
+    given += [1e-8 * torch.randn(6, dtype=torch.float64), 1e-16 * cov[1]]
+    leaves = [t.float().requires_grad_() for t in given]
+    grads = torch.autograd.grad(wf.gaussian_w2(*leaves), leaves)
+    truths = reference.gaussian_w2_grad(*(t.detach() for t in leaves))
+    for grad, truth in zip(grads, truths, strict=True):
+        near(grad, truth)
+
+
+# Gaussians given by rounded moments
+
+
+def test_negative_eigenvalues_of_a_covariance_count_as_0() -> None:
+    mean, cov = torch.zeros(2), torch.tensor([[1.0, 1.1], [1.1, 1.0]])  # 2.1 and -0.1
+    for squared in (True, False):
+        value = wf.gaussian_w2(mean, cov, squared=squared)
+        near(value, reference.gaussian_w2(mean, cov, squared=squared))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_standard_target_is_not_rounded_to_half_precision(dtype: torch.dtype) -> None:
+    m = 74  # 1/74 in bfloat16 is off by 2e-3
+    value = wf.gaussian_w2(torch.zeros(m, dtype=dtype), torch.zeros(m, m, dtype=dtype))
+    assert value.item() == pytest.approx(1.0, rel=1e-6)

@@ -276,15 +276,18 @@ def gaussian_w2(
     """
     cov_x = checks.square("cov_x", cov_x)
     m = cov_x.shape[-1]
-    default_mean, default_cov = cov_x.new_zeros(m), torch.eye(m).to(cov_x) / m
-    mean_y = default_mean if mean_y is None else mean_y
-    cov_y = default_cov if cov_y is None else checks.square("cov_y", cov_y)
+    mean_y = cov_x.new_zeros(m) if mean_y is None else mean_y
+    target = cov_y is None  # in float64: 1/m rounded to half precision would be another
+    if cov_y is None:
+        cov_y = torch.eye(m, dtype=torch.float64, device=cov_x.device) / m
+    cov_y = checks.square("cov_y", cov_y)
     batch = cov_x.shape[:-2]
     means, covs = [], []
     for name, mean, cov in (("x", mean_x, cov_x), ("y", mean_y, cov_y)):
         checks.floating(f"mean_{name}", mean)
         checks.same_kind(f"mean_{name}", mean, "cov_x", cov_x)
-        checks.same_kind(f"cov_{name}", cov, "cov_x", cov_x)
+        if not (target and cov is cov_y):
+            checks.same_kind(f"cov_{name}", cov, "cov_x", cov_x)
         if mean.dim() < 1 or mean.shape[-1] != m or cov.shape[-1] != m:
             raise ValueError(
                 f"mean_{name} and cov_{name} must have shapes (..., {m}) and (..., {m}, {m}) to "

@@ -14,13 +14,15 @@ def finish(squared_values: list[Tensor], squared: bool, dtype: torch.dtype) -> T
     return (value if squared else value.sqrt()).to(dtype)
 
 
-def slope(grad: Tensor, value: Tensor, squared: bool) -> Tensor:
+def slope(grad: Tensor, value: Tensor, squared: bool, scale: Tensor | None = None) -> Tensor:
     """Upstream gradient of W2^2 from that of the value, float64 (b,).
 
-    Of W2 itself: 1/(2 max(W2, sqrt(u))), u the unit of the dtype of the value, so that the gradient
-    is finite, and zero, at W2 = 0. NaN where the value is.
+    Of W2 itself: 1/(2 max(W2, sqrt(u) scale)), u the unit of the dtype of the value and `scale` the
+    size of the two spectra, float64 (b,), 1 by default: so the gradient is finite, and zero, at
+    W2 = 0. NaN where the value is.
     """
     if squared:
         return torch.where(value.isnan(), torch.nan, grad.double())
-    floor = torch.finfo(value.dtype).eps ** 0.5
-    return grad.double() / (2 * value.double().clamp_min(floor))
+    floor = torch.ones_like(value, dtype=torch.float64) if scale is None else scale
+    floor = (floor * torch.finfo(value.dtype).eps ** 0.5).clamp_min(torch.finfo(torch.float64).tiny)
+    return grad.double() / (2 * torch.maximum(value.double(), floor))

@@ -97,10 +97,12 @@ def _gaussian_fake(
 
 
 def _gaussian_backward(
-    grad: Tensor, value: Tensor, mean_x: Tensor, mean_y: Tensor, transport_x: Tensor,
-    transport_y: Tensor, squared: bool,
+    grad: Tensor, value: Tensor, mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor,
+    transport_x: Tensor, transport_y: Tensor, squared: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    c = slope(grad, value, squared)[:, None]
+    trace_x, trace_y = (c.double().diagonal(dim1=-2, dim2=-1).sum(-1) for c in (cov_x, cov_y))
+    scale = (trace_x + trace_y).clamp_min(0).sqrt()
+    c = slope(grad, value, squared, scale)[:, None]
     gap = c * 2 * (mean_x.double() - mean_y.double())
     eye = torch.eye(mean_x.shape[1], dtype=torch.float64, device=mean_x.device)
     dx, dy = c[..., None] * (eye - transport_x), c[..., None] * (eye - transport_y)
@@ -109,8 +111,8 @@ def _gaussian_backward(
 
 
 def _gaussian_backward_fake(
-    grad: Tensor, value: Tensor, mean_x: Tensor, mean_y: Tensor, transport_x: Tensor,
-    transport_y: Tensor, squared: bool,
+    grad: Tensor, value: Tensor, mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor,
+    transport_x: Tensor, transport_y: Tensor, squared: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     mean, cov = mean_x.shape, transport_x.shape
     return (
@@ -128,21 +130,23 @@ gaussian_w2 = define(
     _gaussian_fake,
 )
 _gaussian_backward_op = define(
-    "gaussian_w2_backward(Tensor grad, Tensor value, Tensor mean_x, Tensor mean_y, "
-    "Tensor transport_x, Tensor transport_y, bool squared) -> (Tensor, Tensor, Tensor, Tensor)",
+    "gaussian_w2_backward(Tensor grad, Tensor value, Tensor mean_x, Tensor cov_x, Tensor mean_y, "
+    "Tensor cov_y, Tensor transport_x, Tensor transport_y, bool squared) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     _gaussian_backward,
     _gaussian_backward_fake,
 )
 
 
 def _gaussian_context(ctx: Any, inputs: tuple[Any, ...], output: Three) -> None:
-    ctx.save_for_backward(inputs[0], inputs[2], *output)
+    ctx.save_for_backward(*inputs[:4], *output)
     ctx.squared = inputs[4]
 
 
 def _gaussian_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ...]:
-    mean_x, mean_y, value, kx, ky = ctx.saved_tensors
-    return *_gaussian_backward_op(grad, value, mean_x, mean_y, kx, ky, ctx.squared), None
+    mean_x, cov_x, mean_y, cov_y, value, kx, ky = ctx.saved_tensors
+    given = (mean_x, cov_x, mean_y, cov_y)
+    return *_gaussian_backward_op(grad, value, *given, kx, ky, ctx.squared), None
 
 
 differentiate(gaussian_w2, _gaussian_context, _gaussian_autograd)
@@ -173,7 +177,10 @@ def _frechet_backward(
     grad: Tensor, value: Tensor, x: Tensor, y: Tensor, left: Tensor, right: Tensor,
     squared: bool, eps: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    problems = zip(x, y, left, right, slope(grad, value, squared), strict=True)
+    scale = (
+        None if squared else stack([gaussians.spread(a, b, eps) for a, b in zip(x, y, strict=True)])
+    )
+    problems = zip(x, y, left, right, slope(grad, value, squared, scale), strict=True)
     pairs = [gaussians.frechet_backward(a, b, le, ri, eps, c) for a, b, le, ri, c in problems]
     return stack([p[0] for p in pairs]), stack([p[1] for p in pairs])
 

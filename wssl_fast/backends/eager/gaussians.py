@@ -73,6 +73,16 @@ def frechet_forward(x: Tensor, y: Tensor, eps: float, solver: str) -> BatchPair:
     return BatchPair(gap + value, kx, ky)
 
 
+def spread(x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """sqrt(tr Sx + tr Sy), float64 (): what a distance between two batches is small against."""
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for z in (x, y):
+        mean = _mean(z)
+        for start in range(0, len(z), products.CHUNK):
+            total += ((z[start : start + products.CHUNK].double() - mean) ** 2).sum() / len(z)
+    return (total + 2 * eps * x.shape[1]).sqrt()
+
+
 def frechet_backward(
     x: Tensor, y: Tensor, left: Tensor, right: Tensor, eps: float, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -103,10 +113,12 @@ def frechet_backward(
 def covariance_distance(sx: Tensor, sy: Tensor, solver: str) -> tuple[Tensor, Tensor, Tensor]:
     """tr Sx + tr Sy - 2 tr (Sx^(1/2) Sy Sx^(1/2))^(1/2), Kx and Ky. (), (m, m), (m, m) float64"""
     hx, hy = _root(sx), _root(sy)
-    scale = (sx.trace() * sy.trace()).clamp_min(0).sqrt()
+    # of the roots: a trace would count the negative eigenvalues that rounding has made
+    tx, ty = hx.square().sum(), hy.square().sum()
+    scale = (tx * ty).sqrt()
     o, r, nuclear = polar_factor(hx @ hy, solver, scale)
     kx, ky = hy @ r @ hy, hx @ (o @ r @ o.mT) @ hx
-    return sx.trace() + sy.trace() - 2 * nuclear, symmetric_part(kx), symmetric_part(ky)
+    return tx + ty - 2 * nuclear, symmetric_part(kx), symmetric_part(ky)
 
 
 def _root(s: Tensor) -> Tensor:
