@@ -134,3 +134,22 @@ def test_the_standard_target_is_not_rounded_to_half_precision(dtype: torch.dtype
     m = 74  # 1/74 in bfloat16 is off by 2e-3
     value = wf.gaussian_w2(torch.zeros(m, dtype=dtype), torch.zeros(m, m, dtype=dtype))
     assert value.item() == pytest.approx(1.0, rel=1e-6)
+
+
+# covariance
+
+
+def test_covariance_whose_sums_leave_the_range() -> None:
+    z = (1e19 * torch.randn(400, 5)).bfloat16()
+    _, cov = wf.batch_covariance(z)
+    near(cov, reference.batch_covariance(z)[1])
+    _, cov = wf.batch_covariance(1e4 * z)
+    want = reference.batch_covariance(1e4 * z)[1]
+    assert torch.equal(cov, want.sign() * math.inf)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_covariance_is_exactly_symmetric(dtype: torch.dtype) -> None:
+    for n, m in ((73, 10), (32, 52), (200, 61)):
+        _, cov = wf.batch_covariance(torch.randn(n, m, dtype=dtype))
+        assert torch.equal(cov, cov.mT)

@@ -18,10 +18,13 @@ def forward(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     """mean (m,), covariance (m, m) of z (n, m), in the dtype of results."""
     dtype = working_dtype(z)
     scale, mean = products.row_statistics(z, normalize)
-    s = products.symmetric_product(
-        z, dtype, covariance=True, scale=scale if normalize else None, mean=mean
-    )
-    return mean.to(dtype), s.div_(len(z))
+    how = {"scale": scale if normalize else None, "mean": mean}
+    s = products.symmetric_product(z, dtype, covariance=True, **how)
+    if not bool(s.diagonal().isfinite().all()):  # sums that float32 cannot hold; or a NaN
+        s = products.symmetric_product(z, torch.float64, covariance=True, **how)
+    if not products.compiled(z):
+        s = s.tril() + s.tril(-1).mT  # a GEMM is symmetric to its rounding
+    return mean.to(dtype), s.div_(len(z)).to(dtype)
 
 
 def backward(z: Tensor, grad_mean: Tensor, grad_cov: Tensor, normalize: bool) -> Tensor:
