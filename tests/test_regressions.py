@@ -153,3 +153,25 @@ def test_covariance_is_exactly_symmetric(dtype: torch.dtype) -> None:
     for n, m in ((73, 10), (32, 52), (200, 61)):
         _, cov = wf.batch_covariance(torch.randn(n, m, dtype=dtype))
         assert torch.equal(cov, cov.mT)
+
+
+# matrix roots by Newton-Schulz
+
+
+def test_roots_of_large_matrices_in_float32() -> None:
+    a = torch.diag(torch.tensor([1e27, 4e27, 9e27]))
+    for name in ("matrix_sqrt", "matrix_inv_sqrt"):
+        root = getattr(wf, name)(a, solver="newton_schulz", precision="highest")
+        near(root, getattr(reference, name)(a))
+
+
+def test_a_matrix_made_indefinite_by_half_precision() -> None:
+    factor = torch.randn(5, 1, dtype=torch.float64)
+    a = (factor @ factor.T).bfloat16()  # entries rounded at 4e-3: eigenvalues of about -1e-2
+    assert torch.linalg.eigvalsh(a.double())[0] < 0
+    for precision in ("auto", "highest"):
+        root = wf.matrix_sqrt(a, solver="newton_schulz", precision=precision)
+        # |A^(1/2) - B^(1/2)| <= |A - B|^(1/2), with the shift of two units of |A|_F between them
+        unit = torch.finfo(a.dtype).eps
+        gap = torch.linalg.matrix_norm(root.double() - reference.matrix_sqrt(a.float()), ord=2)
+        assert gap <= (4 * unit * a.double().norm()) ** 0.5

@@ -30,8 +30,8 @@ def forward(a: Tensor, inverse: bool, solver: str, precision: str) -> Tensor:
     s = symmetric_part(a.to(dtype))
     if resolve_solver(solver, a.device) == "newton_schulz":
         # entries of `a` are rounded to its dtype: that makes eigenvalues of -eps |a|_F
-        norm = torch.linalg.vector_norm(s, dim=(-2, -1), keepdim=True)
-        q = shifted_inverse_sqrt(s, 2 * torch.finfo(working_dtype(a)).eps * norm)
+        norm = torch.linalg.vector_norm(s, dim=(-2, -1), keepdim=True, dtype=torch.float64)
+        q = shifted_inverse_sqrt(s, (2 * torch.finfo(a.dtype).eps * norm).to(dtype))
         return symmetric_part(q if inverse else q @ s).to(working_dtype(a))
     safe, finite = finite_or_zero(s)
     eigenvalues, v = torch.linalg.eigh(safe)
