@@ -4,6 +4,7 @@
 # make bench   pytest-benchmark tables (BENCH_ARGS=--record keeps the rows);  make bench-quick  its
 #              groups at tiny shapes;  make bench-compare BASE=<git ref>  two checkouts interleaved
 # make paper   the paper's synthetic figures and properties, its printed numbers beside ours
+# make fuzz    20,000 drawn calls of the public functions against float64 (FUZZ_ARGS)
 # make plots   docs/figures/ from recorded rows;  make format  rewrite in the house style
 # make gpu     on a CUDA machine, with its own python3: GPU tests and measurements in 9 minutes, rows
 #              in $OUT or build/gpu;  make tune  its tiles
@@ -17,7 +18,8 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name
 	-o -name '*.cuh')
 CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*)
 
-.PHONY: setup demo test lint bench bench-quick bench-compare plots paper check format clean gpu tune
+.PHONY: setup demo test lint bench bench-quick bench-compare plots paper check format clean gpu \
+	tune fuzz
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -52,6 +54,9 @@ plots: setup
 
 paper: setup
 	$(BIN)/python -m benchmarks.paper all $(PAPER_ARGS)
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

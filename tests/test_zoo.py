@@ -14,8 +14,8 @@ from tests.tolerances import (
     gradient_error,
     gradient_tolerance,
     resolution,
-    unseen,
     value_tolerance,
+    w2_tolerance,
 )
 from tests.zoo import BY_NAME, COLLAPSED, RAW_SCALE, SHAPES, ZOO, Case
 from wssl_fast import reference
@@ -48,9 +48,7 @@ def test_value_and_gradient(case: Case, solver: str, precision: str, shape: str)
         want = reference.wasserstein_uniformity(z, normalize=normalize).item()
         assert grad.isfinite().all()
 
-        bound = value_tolerance(precision) * max(1.0, want)  # relative on raw rows
-        if precision in (*ONE_PASS, "medium"):
-            bound += unseen(z, normalize=normalize)
+        bound = w2_tolerance(z, want, precision, normalize=normalize)
         assert abs(value.item() - want) <= bound, f"{normalize=}"
 
         if precision == "medium":
@@ -114,7 +112,7 @@ def test_float64_input(case: Case, solver: str, shape: str) -> None:
         value, grad = w2(z, normalize=normalize, solver=solver)
         assert value.dtype == grad.dtype == torch.float64
         want = reference.wasserstein_uniformity(z, normalize=normalize).item()
-        assert abs(value.item() - want) <= value_tolerance("auto", z.dtype) * max(1.0, want)
+        assert abs(value.item() - want) <= w2_tolerance(z, want, "auto", normalize=normalize)
         error = gradient_error(grad, z, normalize=normalize, above=resolution("auto", z.dtype))
         assert error <= gradient_tolerance("auto", z.dtype)
 

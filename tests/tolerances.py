@@ -33,7 +33,60 @@ def value_tolerance(precision: str, dtype: torch.dtype = torch.float32) -> float
     return 1e-5
 
 
-def unseen(z: Tensor, *, normalize: bool = True, below: float = 5e-3) -> float:
+def w2_tolerance(
+    z: Tensor,
+    want: float,
+    precision: str,
+    *,
+    normalize: bool = True,
+    eps: float = 0.0,
+    solver: str = "eigh",
+) -> float:
+    """Largest |W2 - want| of the rows z: relative on raw rows, where W2 has no upper bound."""
+    bound = value_tolerance(precision, z.dtype) * max(1.0, want)
+    if precision in (*ONE_PASS, "medium") and z.dtype != torch.float64:
+        bound += unseen(z, normalize=normalize, eps=eps)
+        if solver == "newton_schulz":
+            bound += null_directions(z, want, normalize=normalize)
+    return bound
+
+
+def null_directions(z: Tensor, want: float, *, normalize: bool = True) -> float:
+    """What W2 gains where a solver without eigenvalues to cut meets directions that are null.
+
+    Each enters T with lambda q(lambda), lambda from rounding, within nu = 1.25 eps |C|_F of a
+    float32 Gram and half of that in the mean square, q up to 1.5 nu^(-1/2). Their signs are random,
+    so that k of them add sqrt(k) nu q / 2; and q falls with lambda, by q / 2 nu at 0, which adds
+    k nu q / 8. dW2 = dT / (sqrt m W2).
+    """
+    relative, rows = reference.relative_spectrum(z, normalize=normalize), used_rows(z, normalize)
+    noise = 1.25 * torch.finfo(torch.float32).eps * gram_norm(rows)
+    count = int((relative.square() * top_eigenvalue(rows - rows.mean(0)) < noise).sum())
+    gain = 1.5 * math.sqrt(noise) * (math.sqrt(count) / 2 + count / 8)
+    return gain / (math.sqrt(z.shape[-1]) * max(want, 1e-2))
+
+
+def gram_norm(rows: Tensor) -> float:
+    """Frobenius norm of rows^T rows / n, which is that of rows rows^T / n."""
+    n, m = rows.shape
+    product = rows @ rows.mT if n <= m else rows.mT @ rows
+    return product.norm().item() / n
+
+
+def top_eigenvalue(rows: Tensor) -> float:
+    """The largest of rows^T rows / n."""
+    n, m = rows.shape
+    product = rows @ rows.mT if n <= m else rows.mT @ rows
+    return max(torch.linalg.eigvalsh(product)[-1].item(), 0.0) / n
+
+
+def used_rows(z: Tensor, normalize: bool) -> Tensor:
+    """Unit rows, or the rows as they are, in float64."""
+    z = z.detach().double().cpu()
+    return torch.nn.functional.normalize(z, dim=-1, eps=1e-300) if normalize else z
+
+
+def unseen(z: Tensor, *, normalize: bool = True, below: float = 5e-3, eps: float = 0.0) -> float:
     """What W2 gains when every direction below `below` sigma_max drops out of T = tr S^(1/2).
 
     A float32 Gram knows its eigenvalues to nu = 0.75 eps |C|_F, that is sqrt(nu) = 6e-4 to 1.2e-3
@@ -44,7 +97,7 @@ def unseen(z: Tensor, *, normalize: bool = True, below: float = 5e-3) -> float:
     rows = z.double() if not normalize else torch.nn.functional.normalize(z.double(), eps=1e-300)
     top = torch.linalg.matrix_norm(rows - rows.mean(dim=0), ord=2)
     trace = (relative * (relative < below)).sum() * top / math.sqrt(z.shape[0])
-    value = reference.wasserstein_uniformity(z, normalize=normalize)
+    value = reference.wasserstein_uniformity(z, normalize=normalize, eps=eps)
     return (trace / math.sqrt(z.shape[1]) / value.clamp_min(1e-2)).item()
 
 
@@ -61,6 +114,32 @@ def resolution(precision: str, dtype: torch.dtype = torch.float32) -> float:
     # to nu / (2 lambda): 1e-3 at sigma = 1e-2 sigma_max, 0.1 at 1e-3 sigma_max. Measured with the
     # Gram in float32 and all else in float64: 2e-4 above 1e-2, 1e-2 above 1e-3.
     return 1e-2
+
+
+def resolution_of(z: Tensor, precision: str, *, normalize: bool = True) -> float:
+    """`resolution`, and where that is more what the rows z allow, far from their mean.
+
+    It is relative to the largest singular value, as long as that is the largest thing there is. An
+    eigenvalue of the matrix that is solved is known to NOISE eps |Cc|_F; in a Gram matrix, which is
+    centred after the product, to 10 eps64 |C|_F besides, mean included; in a covariance to the
+    rounding of the mean. The weight of a direction is off by the half of that over its lambda, and
+    turned towards its neighbours by as much.
+    """
+    n, m = z.shape[-2:]
+    x = used_rows(z, normalize)
+    mean = x.mean(dim=0)
+    centred = x - mean
+    top = top_eigenvalue(centred)
+    if top == 0:
+        return resolution(precision, z.dtype)
+    single = precision in ONE_PASS and z.dtype != torch.float64
+    eps64 = torch.finfo(torch.float64).eps
+    solved = 1.25 * torch.finfo(torch.float32).eps if single else 10 * eps64
+    noise = solved * gram_norm(centred)
+    rounding = (1024 * eps64) ** 2 * mean.square().sum().item()
+    noise += 10 * eps64 * gram_norm(x) if n <= m else rounding
+    allowed = gradient_tolerance(precision, torch.promote_types(z.dtype, torch.float32))
+    return max(resolution(precision, z.dtype), math.sqrt(noise / (allowed * top)))
 
 
 def gradient_tolerance(
@@ -129,7 +208,13 @@ def by_direction(grad: Tensor, z: Tensor, normalize: bool = True) -> Tensor:
 
 
 def gradient_error(
-    grad: Tensor, z: Tensor, *, normalize: bool = True, above: float = 0.0, null: bool = True
+    grad: Tensor,
+    z: Tensor,
+    *,
+    normalize: bool = True,
+    above: float = 0.0,
+    null: bool = True,
+    eps: float = 0.0,
 ) -> float:
     """Relative error of a gradient of W2^2 in z (n x m), on directions from `above` sigma_max up.
 
@@ -140,12 +225,26 @@ def gradient_error(
     unit rows each row's error along its own x_i is left out there, since the tangent projection
     moves what the solver did to the lower directions into it.
     """
-    got, want = _compared(grad, z, normalize, above, null)
+    gap, size, floor = gradient_gap(grad, z, normalize=normalize, above=above, null=null, eps=eps)
+    return gap / max(size, floor)
+
+
+def gradient_gap(
+    grad: Tensor,
+    z: Tensor,
+    *,
+    normalize: bool = True,
+    above: float = 0.0,
+    null: bool = True,
+    eps: float = 0.0,
+) -> tuple[float, float, float]:
+    """What `gradient_error` is made of: norms of the difference and of the truth, and the floor."""
+    got, want = _compared(grad, z, normalize, above, null, eps)
     n, m = z.shape[-2:]
     polar = reference.polar_factor(z, normalize=normalize, resolution=above).norm().item()
     # with no direction at all (one row, constant rows) the floor is that of one: nothing is pushed
     floor = FLOOR * 2 / (n * math.sqrt(m)) * max(polar, math.sqrt(n))
-    return (got - want).norm().item() / max(want.norm().item(), floor)
+    return (got - want).norm().item(), want.norm().item(), floor
 
 
 def gradient_cosine(grad: Tensor, z: Tensor, *, normalize: bool = True, above: float = 0) -> float:
@@ -155,10 +254,10 @@ def gradient_cosine(grad: Tensor, z: Tensor, *, normalize: bool = True, above: f
 
 
 def _compared(
-    grad: Tensor, z: Tensor, normalize: bool, above: float, null: bool
+    grad: Tensor, z: Tensor, normalize: bool, above: float, null: bool, eps: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     got = by_direction(grad, z, normalize)
-    truth = reference.wasserstein_uniformity_grad(z, normalize=normalize, squared=True)
+    truth = reference.wasserstein_uniformity_grad(z, normalize=normalize, squared=True, eps=eps)
     want = by_direction(truth, z, normalize)
     relative = reference.relative_spectrum(z, normalize=normalize)
     upper = (relative >= above) & (relative > 0)
