@@ -4,7 +4,8 @@
 # make bench   pytest-benchmark tables (BENCH_ARGS=--record keeps the rows);  make bench-quick  its
 #              groups at tiny shapes;  make bench-compare BASE=<git ref>  two checkouts interleaved
 # make paper   the paper's synthetic figures and properties, its printed numbers beside ours
-# make fuzz    20,000 drawn calls of the public functions against float64 (FUZZ_ARGS)
+# make fuzz    20,000 drawn calls of the public functions against float64 (FUZZ_ARGS);  make sanitize
+#              csrc/ under Address-, UndefinedBehavior- and ThreadSanitizer (SANITIZE_ARGS)
 # make plots   docs/figures/ from recorded rows;  make format  rewrite in the house style
 # make gpu     on a CUDA machine, with its own python3: GPU tests and measurements in 9 minutes, rows
 #              in $OUT or build/gpu;  make tune  its tiles
@@ -16,10 +17,10 @@ STAMP := $(VENV)/.installed
 DATA ?=
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' \
 	-o -name '*.cuh')
-CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*)
+CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*) tests/sanitize/team.cpp
 
 .PHONY: setup demo test lint bench bench-quick bench-compare plots paper check format clean gpu \
-	tune fuzz
+	tune fuzz sanitize
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -57,6 +58,9 @@ paper: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+sanitize: setup
+	$(BIN)/python -m tests.sanitize $(SANITIZE_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

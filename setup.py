@@ -3,6 +3,8 @@
 wssl_fast._cpu: WSSL_FAST_NATIVE=0 skips it, =1 turns a failure to build it into an error. Unset, a
 machine without a working C++ compiler gets the pure PyTorch package and a message that says so.
 
+WSSL_FAST_SANITIZE=address,undefined compiles those sanitizers in (tests/sanitize).
+
 wssl_fast._cuda: WSSL_FAST_CUDA says the same of the CUDA kernels, built where nvcc is found;
 WSSL_FAST_CUDA_ARCHS names the architectures (80,90a,100).
 """
@@ -47,6 +49,11 @@ COMPILE_FLAGS = [
     *("-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
 ]
+SANITIZERS = os.environ.get("WSSL_FAST_SANITIZE", "")
+SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}"] if SANITIZERS else []
+if SANITIZERS:
+    COMPILE_FLAGS += [*SANITIZE_FLAGS, "-fno-sanitize-recover=all"]
+    COMPILE_FLAGS += ["-O1", "-g1", "-fno-omit-frame-pointer"]
 
 
 def say(*lines: str) -> None:
@@ -200,7 +207,7 @@ def native() -> dict[str, object]:
             extra_compile_args=COMPILE_FLAGS,
             # libgomp.so.1 by its plain name: torch loads its own copy under the same name first
             # (see backends/native.py), so both share one thread pool.
-            extra_link_args=["-fopenmp"],
+            extra_link_args=["-fopenmp", *SANITIZE_FLAGS],
         ),
         CUDA: Extension(CUDA, [str(path) for path in CUDA_SOURCES]),
     }
