@@ -27,7 +27,7 @@ from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.distributed import pairwise, w2
 from wssl_fast.distributed.exchange import ExchangeError
 from wssl_fast.distributed.team import Opening, Team
-from wssl_fast.ops._library import plain_arithmetic
+from wssl_fast.ops._arithmetic import plain_arithmetic
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

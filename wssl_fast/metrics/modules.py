@@ -20,7 +20,7 @@ from wssl_fast import functional
 from wssl_fast.metrics import _spectral, _state
 from wssl_fast.metrics.moments import PRECISIONS
 from wssl_fast.metrics.sample import row_keys
-from wssl_fast.ops._library import plain_arithmetic
+from wssl_fast.ops._arithmetic import plain_arithmetic
 
 
 class _EmbeddingMetric(Metric):

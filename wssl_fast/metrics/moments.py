@@ -10,7 +10,7 @@ from wssl_fast import _checks as checks
 from wssl_fast import functional
 from wssl_fast._files import replacing
 from wssl_fast.metrics import _spectral, _state
-from wssl_fast.ops._library import plain_arithmetic
+from wssl_fast.ops._arithmetic import plain_arithmetic
 
 PRECISIONS = ("double", "highest")
 FORMAT = "wssl_fast.moments"

@@ -1,36 +1,19 @@
-"""The operator library `wssl_fast::*` and the guard that every implementation runs under."""
+"""The operator library `wssl_fast::*`."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+from wssl_fast.ops._arithmetic import plain_arithmetic
 
 NAMESPACE = "wssl_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@contextmanager
-def plain_arithmetic(device_type: str) -> Iterator[None]:
-    """Products inside an operator follow its own `precision`, not the caller's global settings:
-    autocast is off and float32 products are float32."""
-    precision = torch.get_float32_matmul_precision()
-    if precision != "highest":
-        torch.set_float32_matmul_precision("highest")
-    try:
-        if torch.is_autocast_enabled(device_type):
-            with torch.autocast(device_type, enabled=False):
-                yield
-        else:
-            yield
-    finally:
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
 
 
 def stack(problems: list[Tensor]) -> Tensor:
