@@ -29,7 +29,7 @@ def run_endurance(given: argparse.Namespace, out: Path, console: Console) -> int
         return 2
     count = len(kinds())
     every = min(given.every, max(given.calls // 20, 1))
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), machine.commit()
     found = endurance.watch(given.calls, every, given.seed)
     samples = endurance_report.watched(console, found, given.calls, count)
     about = {
@@ -38,7 +38,7 @@ def run_endurance(given: argparse.Namespace, out: Path, console: Console) -> int
         "seconds": round(time.perf_counter() - started, 1),
         "hardware": machine.hardware(),
         "versions": machine.versions(),
-        "commit": machine.commit(),
+        "commit": commit,
     }
     path = out / "endurance.json"
     endurance_report.write(path, samples, count, about)
