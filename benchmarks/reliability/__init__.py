@@ -1,1 +1,1 @@
-"""What training does to a loss, tried for long."""
+"""What training does to a loss, tried for long: many calls, and descent from collapsed batches."""

@@ -1,6 +1,9 @@
 """`python -m benchmarks.reliability`: what training does to a loss, tried for long.
 
-    python -m benchmarks.reliability endurance   what a process holds, call after call
+    python -m benchmarks.reliability endurance         what a process holds, call after call
+    python -m benchmarks.reliability descent           who leaves a collapse, in how many steps
+    python -m benchmarks.reliability descent --quick   the same in seconds, at small sizes
+    python -m benchmarks.reliability descent --draw    pictures and table again, from the rows
 
 Rows and pictures go to build/reliability, or with --record to benchmarks/results/reliability.
 docs/reliability.md says what they show.
@@ -16,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import machine
-from benchmarks.reliability import endurance, endurance_report
+from benchmarks.reliability import descent_report, endurance, endurance_report
 from benchmarks.reliability.calls import kinds
 
 RECORDED = Path(__file__).parents[1] / "results" / "reliability"
@@ -58,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     long = commands.add_parser("endurance", help="many calls; memory, threads, files, objects")
     long.add_argument("--calls", type=int, default=100_000)
     long.add_argument("--every", type=int, default=1_000, help="calls between samples")
-    for each in (long,):
+    down = commands.add_parser("descent", help="gradient descent from collapsed batches")
+    down.add_argument("--quick", action="store_true", help="small sizes, one seed, seconds")
+    down.add_argument("--draw", action="store_true", help="pictures and table from the rows there")
+    for each in (long, down):
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--record", action="store_true", help=f"into {RECORDED.parent.name}/")
         each.add_argument("--out", type=Path, default=Path("build/reliability"))
@@ -66,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = RECORDED if given.record else given.out
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    return run_endurance(given, out, console)
+    if given.command == "endurance":
+        return run_endurance(given, out, console)
+    return descent_report.run(given.quick, given.draw, given.seed, out, console)
 
 
 if __name__ == "__main__":
