@@ -6,6 +6,8 @@
 # make paper   the paper's synthetic figures and properties, its printed numbers beside ours
 # make fuzz    20,000 drawn calls of the public functions against float64 (FUZZ_ARGS);  make sanitize
 #              csrc/ under Address-, UndefinedBehavior- and ThreadSanitizer (SANITIZE_ARGS)
+# make endurance   100,000 calls in one process: memory, threads, files, objects;  make descent
+#              gradient descent from collapsed batches, ours and others' (both: RELIABILITY_ARGS=--record)
 # make plots   docs/figures/ from recorded rows;  make format  rewrite in the house style
 # make gpu     on a CUDA machine, with its own python3: GPU tests and measurements in 9 minutes, rows
 #              in $OUT or build/gpu;  make tune  its tiles
@@ -19,8 +21,8 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name
 	-o -name '*.cuh')
 CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*) tests/sanitize/team.cpp
 
-.PHONY: setup demo test lint bench bench-quick bench-compare plots paper check format clean gpu \
-	tune fuzz sanitize
+.PHONY: setup demo test bench bench-quick bench-compare plots paper fuzz sanitize endurance \
+	descent lint check gpu tune format clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -61,6 +63,12 @@ fuzz: setup
 
 sanitize: setup
 	$(BIN)/python -m tests.sanitize $(SANITIZE_ARGS)
+
+endurance: setup
+	$(BIN)/python -m benchmarks.reliability endurance $(RELIABILITY_ARGS)
+
+descent: setup
+	$(BIN)/python -m benchmarks.reliability descent $(RELIABILITY_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

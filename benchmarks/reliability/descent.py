@@ -28,8 +28,9 @@ JUDGED = 1e-6
 """Rounding of the judgement: k eigenvalues that are 0 add sqrt(eps) each to the trace of a root."""
 
 STEPS = 150
-FEATURES = 4
-"""x has FEATURES n columns: of full row rank, so that every z is x A for some A."""
+FEATURES = 16
+"""x has FEATURES n columns: of full row rank, so that every z is x A for some A, and eigenvalues of
+x x^T within a factor of 3."""
 
 Gradient = Callable[[Tensor], Tensor]
 
@@ -74,14 +75,14 @@ class Run:
         steps: until ESCAPED of the starting excess over the optimum was left; None if never.
         steps_reachable: the same, of the optimum that exact descent can reach.
         failed: the step whose gradient was not finite, or that LAPACK refused; None if none did.
-        start, least, last: W2^2.
+        first, least, last: W2^2.
         gradient: |dW2^2/dz|_F at the start, over the 2 sqrt(k / (n m)) that no unit rows exceed.
     """
 
     steps: int | None
     steps_reachable: int | None
     failed: int | None
-    start: float
+    first: float
     least: float
     last: float
     gradient: float
@@ -185,13 +186,16 @@ def study(
     shapes: Sequence[tuple[int, int]],
     modes: Sequence[str],
     seeds: Sequence[int],
+    steps: int,
     track: Callable[[Sequence[tuple[str, Start, int, int]]], Iterator[tuple[str, Start, int, int]]],
 ) -> Iterator[dict[str, object]]:
     """A row for every mode, start, shape and loss, each a list over the seeds."""
     cases = [(mode, start, n, m) for mode in modes for start in starts for n, m in shapes]
     for mode, start, n, m in track(cases):
         for name, gradient in LOSSES.items():
-            runs = [asdict(descend(gradient, start, n, m, mode, seed)) for seed in seeds]
+            runs = [
+                asdict(descend(gradient, start, n, m, mode, seed, steps=steps)) for seed in seeds
+            ]
             yield {
                 "mode": mode,
                 "start": start.name,

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.plots.style import FAINT, GRID, INK, KNOWN, OURS_COLOR, log_axis
+from benchmarks.plots.style import FAINT, GRID, INK, KNOWN, OURS_COLOR
+from benchmarks.reliability.descent import STEPS
 
 Row = dict[str, Any]
 
@@ -29,8 +30,6 @@ SHOWN = {
 """`double` and the float64 truth stand in the rows and in the table."""
 
 MARKERS = "os^Dv"
-LEAST, NEVER = 8, 500
-"""Ends of the axis of steps: what needs fewer stands at the left one; arrows start at the right."""
 
 
 def outcome(row: Row) -> tuple[str, float]:
@@ -44,7 +43,7 @@ def outcome(row: Row) -> tuple[str, float]:
         return "steps", median(steps)
     excess = (
         (last - row["optimum"]) / (first - row["optimum"])
-        for last, first in zip(row["last"], row["start"], strict=True)
+        for last, first in zip(row["last"], row["first"], strict=True)
     )
     return "never", median(excess)
 
@@ -70,11 +69,9 @@ def steps(rows: Sequence[Row]) -> Figure:
                     at = {"mode": mode, "start": start, "loss": loss, "n": n, "m": m}
                     for row in (r for r in rows if all(r[k] == v for k, v in at.items())):
                         _mark(axis, row, i * height + j, color, marker)
-        axis.set_xscale("log")
-        axis.set_xlim(LEAST, 1.5 * NEVER)
-        log_axis(axis.xaxis, between=True)
-        axis.set_xticks([10, 20, 50, 100])
-        axis.axvline(180, color=FAINT, linewidth=0.8, linestyle=":")
+        axis.set_xlim(0, 1.32 * STEPS)
+        axis.set_xticks(range(0, STEPS + 1, STEPS // 3))
+        axis.axvline(1.03 * STEPS, color=FAINT, linewidth=0.8, linestyle=":")
         axis.set_title(mode)
         axis.set_xlabel("steps")
         axis.grid(axis="y", visible=False)
@@ -88,17 +85,19 @@ def steps(rows: Sequence[Row]) -> Figure:
 
 def _mark(axis: Axes, row: Row, y: float, color: str, marker: str) -> None:
     kind, value = outcome(row)
+    small = {"color": color, "markersize": 4.5, "markeredgewidth": 1.1}
     if kind == "steps":
-        found = [s for s in row["steps"] if s is not None]
-        ends = [max(min(found), LEAST * 1.1), max(max(found), LEAST * 1.1)]
-        axis.plot(ends, [y, y], color=color, linewidth=1, alpha=0.7)
-        axis.plot([max(value, LEAST * 1.1)], [y], marker, color=color, markersize=4.5)
+        found = [step for step in row["steps"] if step is not None]
+        axis.plot([min(found), max(found)], [y, y], color=color, linewidth=1, alpha=0.7)
+        axis.plot([value], [y], marker, **small)
     elif kind == "NaN":
-        axis.plot([max(value, LEAST * 1.1)], [y], "x", color=color, markersize=5.5,
-                  markeredgewidth=1.6)  # fmt: skip
+        axis.plot([value], [y], "x", color=color, markersize=5.5, markeredgewidth=1.6)
     else:
-        axis.plot([215 * 1.3 ** MARKERS.index(marker)], [y], ">", color=color, markersize=4.5,
-                  fillstyle="none", markeredgewidth=1.1)  # fmt: skip
+        at = STEPS * (1.08 + 0.06 * MARKERS.index(marker))
+        axis.plot([at], [y], ">", fillstyle="none", **small)
+    near = [step for step in row["steps_reachable"] if step is not None]
+    if near and kind == "never" and row["reachable"] > row["optimum"]:
+        axis.plot([median(near)], [y], marker, fillstyle="none", **small)
 
 
 def _legend(figure: Figure, shapes: Sequence[tuple[int, int]]) -> None:
@@ -108,7 +107,8 @@ def _legend(figure: Figure, shapes: Sequence[tuple[int, int]]) -> None:
         *(Line2D([], [], marker=marker, label=f"{n} x {m}", **plain)
           for marker, (n, m) in zip(MARKERS, shapes, strict=False)),
         Line2D([], [], marker="x", label="NaN, at that step", **plain),
-        Line2D([], [], marker=">", fillstyle="none", label="never in 150", **plain),
+        Line2D([], [], marker=">", fillstyle="none", label=f"never in {STEPS}", **plain),
+        Line2D([], [], marker="o", fillstyle="none", label="the optimum of its rank", **plain),
     ]  # fmt: skip
     figure.legend(handles=[*losses, *marks], loc="outside lower center", ncols=6, frameon=False,
                   fontsize=9.5)  # fmt: skip
