@@ -70,7 +70,7 @@ def symmetric_product(
     if dtype not in _COMPUTE_DTYPES:
         raise TypeError(f"dtype must be float32 or float64, not {dtype}")
     if out is None:
-        out = torch.empty(size, size, dtype=dtype)
+        out = torch.empty(size, size, dtype=dtype, device=x.device)
     _dense("out", out, (size, size), dtype)
     _load().symmetric_product(
         *_describe(x),
@@ -91,8 +91,8 @@ def row_pass(x: Tensor, *, isa: str = "") -> tuple[Tensor, Tensor]:
     The inverse norm of a zero row is 0, of a row with NaN or infinity NaN.
     """
     n, m = _matrix("x", x)
-    inv_norm = torch.empty(n, dtype=torch.float64)
-    mean = torch.empty(m, dtype=torch.float64)
+    inv_norm = torch.empty(n, dtype=torch.float64, device=x.device)
+    mean = torch.empty(m, dtype=torch.float64, device=x.device)
     _load().row_pass(
         *_describe(x), inv_norm.data_ptr(), mean.data_ptr(), torch.get_num_threads(), isa
     )
