@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from wssl_fast.ops import _transforms
 from wssl_fast.ops._arithmetic import plain_arithmetic
 
 NAMESPACE = "wssl_fast"
@@ -34,38 +35,67 @@ def _guarded(fn: Callable[P, R], fake: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def define(
-    schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]
-) -> Callable[..., Any]:
+class Operator:
+    """A registered operator; call it with all of its arguments, in order.
+
+    Plain and compiled calls go to the dispatcher, those under torch.func to _transforms.py.
+    """
+
+    def __init__(self, overload: torch._ops.OpOverload) -> None:
+        self.overload = overload
+        self.function = ""  # the public one that it belongs to, for errors
+        self.transformed: Callable[..., Any] | None = None
+        names = [argument.name for argument in overload._schema.arguments]
+        self._with_grad = names.index("with_grad") if "with_grad" in names else None
+
+    def __call__(self, *arguments: Any) -> Any:
+        compiling = torch.compiler.is_compiling()
+        if _transforms.active():
+            if compiling:
+                torch._dynamo.graph_break(msg="torch.func transforms of wssl_fast run uncompiled")
+            assert self.transformed is not None
+            return self.transformed(*self._for_a_gradient(arguments))
+        if not compiling and _transforms.has_tangent(arguments):
+            raise _transforms.no_forward_mode(self.function)
+        return self.overload(*arguments)
+
+    def _for_a_gradient(self, arguments: _transforms.Arguments) -> _transforms.Arguments:
+        """A tensor wrapped by transforms does not say whether one of them wants a gradient."""
+        at = self._with_grad
+        return arguments if at is None else (*arguments[:at], True, *arguments[at + 1 :])
+
+
+def define(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Operator:
     """Registers `schema` with its fake and one implementation for every device.
 
     The implementation receives plain tensors (no autograd, no autocast) and allocates what it
-    returns. Returns the callable operator.
+    returns. Every tensor has the batch of problems as its first dimension.
     """
     name = schema[: schema.index("(")]
     LIBRARY.define(schema)
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, _guarded(implementation, fake), key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
-    operator: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return operator
+    return Operator(getattr(getattr(torch.ops, NAMESPACE), name).default)
 
 
 def differentiate(
-    operator: Callable[..., Any],
+    operator: Operator,
+    function: str,
     setup_context: Callable[..., None],
     backward: Callable[..., Any],
 ) -> None:
-    """Attaches a backward to an operator made by `define`."""
+    """Attaches a backward to an operator made by `define`, of the public `function`."""
     torch.library.register_autograd(
-        operator,  # type: ignore[arg-type]
-        backward,
-        setup_context=setup_context,
-        lib=LIBRARY,
+        operator.overload, backward, setup_context=setup_context, lib=LIBRARY
+    )
+    operator.function = function
+    operator.transformed = _transforms.transformed(
+        operator, operator.overload, function, setup_context, backward
     )
 
 
-def forbid_double_backward(operator: Callable[..., Any], function: str) -> None:
+def forbid_double_backward(operator: Operator, function: str) -> None:
     """A second derivative is a clear error, not a silent zero."""
 
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -78,4 +108,4 @@ def forbid_double_backward(operator: Callable[..., Any], function: str) -> None:
             "create_graph=True, or detach its gradient."
         )
 
-    differentiate(operator, setup_context, backward)
+    differentiate(operator, function, setup_context, backward)

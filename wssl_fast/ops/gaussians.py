@@ -66,7 +66,7 @@ def _covariance_autograd(ctx: Any, grad_mean: Tensor, grad_cov: Tensor) -> tuple
     return _covariance_backward_op(z, grad_mean, grad_cov, ctx.normalize), None
 
 
-differentiate(batch_covariance, _covariance_context, _covariance_autograd)
+differentiate(batch_covariance, "batch_covariance", _covariance_context, _covariance_autograd)
 forbid_double_backward(_covariance_backward_op, "batch_covariance")
 
 
@@ -149,7 +149,7 @@ def _gaussian_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ..
     return *_gaussian_backward_op(grad, value, *given, kx, ky, ctx.squared), None
 
 
-differentiate(gaussian_w2, _gaussian_context, _gaussian_autograd)
+differentiate(gaussian_w2, "gaussian_w2", _gaussian_context, _gaussian_autograd)
 forbid_double_backward(_gaussian_backward_op, "gaussian_w2")
 
 
@@ -217,5 +217,5 @@ def _frechet_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ...
     return dx, dy, None, None, None
 
 
-differentiate(frechet_distance, _frechet_context, _frechet_autograd)
+differentiate(frechet_distance, "frechet_distance", _frechet_context, _frechet_autograd)
 forbid_double_backward(_frechet_backward_op, "frechet_distance")

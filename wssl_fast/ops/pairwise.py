@@ -95,7 +95,7 @@ def _uniformity_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tenso
     return dz, None, None, None, None
 
 
-differentiate(uniformity, _uniformity_context, _uniformity_autograd)
+differentiate(uniformity, "uniformity", _uniformity_context, _uniformity_autograd)
 forbid_double_backward(_uniformity_backward_op, "uniformity")
 
 
@@ -148,5 +148,5 @@ def _alignment_autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dy, None, None
 
 
-differentiate(alignment, _alignment_context, _alignment_autograd)
+differentiate(alignment, "alignment", _alignment_context, _alignment_autograd)
 forbid_double_backward(_alignment_backward_op, "alignment")

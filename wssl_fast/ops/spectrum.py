@@ -71,7 +71,7 @@ def _spectrum_autograd(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Any, ..
     return _spectrum_backward_op(grad, z, directions), None
 
 
-differentiate(covariance_spectrum, _spectrum_context, _spectrum_autograd)
+differentiate(covariance_spectrum, "covariance_spectrum", _spectrum_context, _spectrum_autograd)
 forbid_double_backward(_spectrum_backward_op, "covariance_spectrum")
 
 
@@ -120,7 +120,7 @@ def _register(name: str, backend: Callable[[Tensor, bool], Pair], centred: bool)
         z, matrix = ctx.saved_tensors
         return _rank_backward_op(grad, z, matrix, centred), None
 
-    differentiate(operator, setup_context, backward)
+    differentiate(operator, name, setup_context, backward)
     return operator
 
 

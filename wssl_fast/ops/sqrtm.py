@@ -42,5 +42,5 @@ def _autograd(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return _backward_op(a, grad, ctx.inverse), None, None, None
 
 
-differentiate(matrix_root, _context, _autograd)
+differentiate(matrix_root, "matrix_sqrt", _context, _autograd)
 forbid_double_backward(_backward_op, "matrix_sqrt")

@@ -19,7 +19,7 @@ from wssl_fast.backends.eager import w2_covariance, w2_gram
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.state import State, weights_dtype
 from wssl_fast.ops._distance import finish, slope
-from wssl_fast.ops._library import define, differentiate, forbid_double_backward, stack
+from wssl_fast.ops._library import Operator, define, differentiate, forbid_double_backward, stack
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -135,7 +135,7 @@ def _fake_backward(
     return z.new_empty(z.shape)
 
 
-def _register(name: str, module: ModuleType) -> Callable[..., Outputs]:
+def _register(name: str, module: ModuleType) -> Operator:
     operator = define(
         f"{name}(Tensor z, bool normalize, bool squared, float eps, str solver, str precision, "
         "bool with_grad, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -161,7 +161,7 @@ def _register(name: str, module: ModuleType) -> Callable[..., Outputs]:
         how = (ctx.normalize, ctx.squared, ctx.solver, ctx.backend)
         return operator_backward(grad, *saved, *how), *(None,) * 7
 
-    differentiate(operator, setup_context, backward)
+    differentiate(operator, "wasserstein_uniformity", setup_context, backward)
     forbid_double_backward(operator_backward, "wasserstein_uniformity")
     return operator
 
