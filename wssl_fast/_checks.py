@@ -1,8 +1,6 @@
 """Argument checks shared by the public functions: each error names the argument, what was given
 and what is expected."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -76,7 +74,7 @@ def number(name: str, value: object, *, minimum: float, exclusive: bool = False)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     below = value <= minimum if exclusive else value < minimum
-    if below or not math.isfinite(value):
+    if below or value - value != 0:  # NaN and infinity; math.isfinite is opaque to torch.compile
         relation = ">" if exclusive else ">="
         raise ValueError(f"{name} must be finite and {relation} {minimum:g}, got {value}")
     return float(value)

@@ -43,6 +43,16 @@ class _Gathering(nn.Module):
                 "gather_distributed is True, but this build of PyTorch has no torch.distributed"
             )
 
+    @property
+    def weight(self) -> float:
+        """Factor on the loss; set it anew for a schedule. Always a float: torch.compile makes one
+        graph for all floats, and one for each int."""
+        return self._weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        self._weight = checks.number("weight", weight, minimum=0.0)
+
     def _gathers(self) -> str:
         return ", gather_distributed=True" if self.gather_distributed else ""
 
@@ -71,7 +81,7 @@ class _GaussianLoss(_Gathering):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__(gather_distributed)
-        self.weight = checks.number("weight", weight, minimum=0.0)
+        self.weight = weight
         self.squared = bool(squared)
         self.eps = checks.number("eps", eps, minimum=0.0)
         self.solver = checks.choice("solver", solver, checks.SOLVERS)
@@ -89,7 +99,8 @@ class WassersteinUniformityLoss(_GaussianLoss):
 
     Args:
         weight: factor on the loss (the authors': 1 for MoCo v2, 0.2 for BYOL, 30 falling to 0 for
-            Barlow Twins, 30 for Zero-CL). A plain attribute: change it for a schedule.
+            Barlow Twins, 30 for Zero-CL). Set the attribute for a schedule; compiled, too
+            (docs/reliability.md).
         squared, eps, solver, precision: see :func:`wssl_fast.wasserstein_uniformity`.
         gather_distributed: the loss of the batches of all processes together, as in lightly.
 
@@ -161,7 +172,7 @@ class UniformityLoss(_Gathering):
     ) -> None:
         super().__init__(gather_distributed)
         self.t = checks.number("t", t, minimum=0.0, exclusive=True)
-        self.weight = checks.number("weight", weight, minimum=0.0)
+        self.weight = weight
         self.normalize = bool(normalize)
 
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> Tensor:
@@ -212,7 +223,7 @@ class AlignmentLoss(_Gathering):
     ) -> None:
         super().__init__(gather_distributed)
         self.alpha = checks.number("alpha", alpha, minimum=0.0, exclusive=True)
-        self.weight = checks.number("weight", weight, minimum=0.0)
+        self.weight = weight
         self.normalize = bool(normalize)
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
