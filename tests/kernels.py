@@ -4,6 +4,8 @@ On a CUDA machine tensors go there; elsewhere they stay on the CPU, where Triton
 the emulator of tests/cuda run the kernels.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -72,12 +74,14 @@ def nothing_is_unwritten_or_differs_twice(shape: tuple[int, int], **keywords: ob
         assert torch.equal(one, other)
 
 
-def a_graph_replays(shape: tuple[int, int]) -> None:
+def a_graph_replays(
+    shape: tuple[int, int], function: Callable[[Tensor], Tensor] = wf.wasserstein_uniformity
+) -> None:
     """Forward and backward captured in a CUDA graph give the bits of an ordinary call."""
     z = torch.randn(shape, device="cuda", requires_grad=True)
 
     def step() -> tuple[Tensor, Tensor]:
-        value = wf.wasserstein_uniformity(z)
+        value = function(z)
         return value, torch.autograd.grad(value, z)[0]
 
     stream = torch.cuda.Stream()

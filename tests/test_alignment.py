@@ -7,6 +7,7 @@ import wssl_fast as wf
 from tests.tolerances import by_direction, contract_tolerance
 from tests.zoo import BY_NAME
 from wssl_fast import reference
+from wssl_fast.backends.eager import alignment
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 3.5])
@@ -51,3 +52,12 @@ def test_norms_out_of_range(name: str) -> None:
         assert leaf.grad is not None
         gap = by_direction(leaf.grad, leaf) - by_direction(truth, leaf)
         assert gap.norm() <= contract_tolerance(torch.float32) * by_direction(truth, leaf).norm()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_no_look_at_the_data_on_a_gpu(normalize: bool) -> None:
+    """A CUDA graph does not capture what looks, and tensors without data refuse to be looked at."""
+    x, y = torch.empty(2, 6, 4, device="meta").unbind()
+    value = alignment.forward(x, y, 2.0, normalize)
+    assert value.shape == ()
+    assert alignment.backward(x, y, value, 2.0, normalize)[0].shape == x.shape

@@ -69,9 +69,9 @@ def unit_rows(z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """1/|z_i| float64 (n,), and the rows times that (n, m) contiguous in `dtype`; zero rows stay
     zero."""
     scale = inverse_norms(z)
-    if bool(scale.max() < torch.finfo(dtype).max):
+    if z.device.type == "cpu" and bool(scale.max() < torch.finfo(dtype).max):
         x = z.to(dtype) * scale.to(dtype)[:, None]
-    else:  # also where a norm is NaN
+    else:  # also where a norm is NaN, and where a look would wait for the device
         x = (z.double() * scale[:, None]).to(dtype)
     return scale, x.contiguous()
 
