@@ -1,7 +1,7 @@
 """torch.func: every public function under grad, vjp, jacrev and vmap, in any order; and what has no
 derivative says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -187,8 +187,12 @@ def test_forward_mode_is_a_clear_error(function: Function) -> None:
         jvp(call, inputs, inputs)
     with pytest.raises(RuntimeError, match=FORWARD):
         jacfwd(call)(*inputs)
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=FORWARD):
-        call(*(forward_ad.make_dual(t, t) for t in inputs))
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(t, t) for t in inputs]
+        with pytest.raises(RuntimeError, match=FORWARD):
+            call(*duals)
+        with pytest.raises(RuntimeError, match=FORWARD):
+            call(*(dual.requires_grad_() for dual in duals))
 
 
 def test_forward_mode_passes_by_what_has_no_tangent() -> None:
@@ -206,3 +210,33 @@ def test_second_derivatives_are_a_clear_error(function: Function) -> None:
         jacrev(jacrev(lambda *tensors: call(*tensors).square()))(*inputs)
     with pytest.raises(RuntimeError, match="double backward"):
         grad(lambda t: grad(lambda *ts: call(*ts).square())(t, *inputs[1:]).sum())(inputs[0])
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """PyTorch remembers for good which functions it has given up on."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def test_inside_of_a_compiled_function_the_graph_breaks(fresh: None) -> None:
+    """torch.compile leaves transformed calls as they are: right, or said so with fullgraph."""
+    z = torch.randn(BATCH, 6, 9)
+
+    def each(z: Tensor) -> Tensor:
+        return 2 * vmap(grad(wf.wasserstein_uniformity))(z)
+
+    with pytest.raises(Exception, match="graph_break"):
+        torch.compile(each, backend="aot_eager", fullgraph=True)(z)
+    torch._dynamo.reset()
+    compiled = torch.compile(each, backend="aot_eager")
+    assert torch.equal(compiled(z), each(z))
+    leaf = z.clone().requires_grad_()
+    torch.compile(lambda z: vmap(wf.uniformity)(z).sum(), backend="aot_eager")(leaf).backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, vmap(grad(wf.uniformity))(z))
+    with pytest.raises(RuntimeError, match=FORWARD):
+        torch.compile(lambda z: jvp(wf.rankme, (z,), (z,)), backend="aot_eager")(z[0])
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=FORWARD):
+        torch.compile(wf.alignment, backend="aot_eager")(z, forward_ad.make_dual(z, z))

@@ -49,14 +49,15 @@ class Operator:
         self._with_grad = names.index("with_grad") if "with_grad" in names else None
 
     def __call__(self, *arguments: Any) -> Any:
-        compiling = torch.compiler.is_compiling()
-        if _transforms.active():
-            if compiling:
+        transformed = _transforms.active()
+        if transformed or _transforms.forward_mode():
+            if torch.compiler.is_compiling():
                 torch._dynamo.graph_break(msg="torch.func transforms of wssl_fast run uncompiled")
-            assert self.transformed is not None
-            return self.transformed(*self._for_a_gradient(arguments))
-        if not compiling and _transforms.has_tangent(arguments):
-            raise _transforms.no_forward_mode(self.function)
+            if not transformed:
+                _transforms.refuse_tangents(self.function, arguments)
+            else:
+                assert self.transformed is not None
+                return _transforms.untraced(self.transformed)(*self._for_a_gradient(arguments))
         return self.overload(*arguments)
 
     def _for_a_gradient(self, arguments: _transforms.Arguments) -> _transforms.Arguments:
@@ -73,10 +74,11 @@ def define(schema: str, implementation: Callable[..., Any], fake: Callable[..., 
     """
     name = schema[: schema.index("(")]
     LIBRARY.define(schema)
+    operator = Operator(getattr(getattr(torch.ops, NAMESPACE), name).default)
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, _guarded(implementation, fake), key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
-    return Operator(getattr(getattr(torch.ops, NAMESPACE), name).default)
+    return operator
 
 
 def differentiate(

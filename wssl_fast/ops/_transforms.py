@@ -5,6 +5,7 @@ autograd.Function without setup_context), so a transformed call goes through one
 needs no loop: every operator takes a batch of problems, and a vmapped dimension is folded into it.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,11 +21,28 @@ def active() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-def has_tangent(arguments: Arguments) -> bool:
-    """Whether forward-mode differentiation goes through any of these."""
-    return any(
-        forward_ad.unpack_dual(a).tangent is not None for a in arguments if isinstance(a, Tensor)
-    )
+def untraced(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, in which a running torch.compile is to find no frames of its own."""
+    if "torch._dynamo" not in sys.modules:  # it takes a second to import
+        return call
+    disabled: Callable[..., Any] = torch.compiler.disable(call)
+    return disabled
+
+
+def forward_mode() -> bool:
+    """Whether torch.autograd.forward_ad is."""
+    return forward_ad._current_level >= 0
+
+
+def refuse_tangents(function: str, arguments: Arguments) -> None:
+    """An operator would drop the tangents of forward_ad without a word."""
+
+    def refuse() -> None:
+        for a in arguments:
+            if isinstance(a, Tensor) and forward_ad.unpack_dual(a).tangent is not None:
+                raise no_forward_mode(function)
+
+    untraced(refuse)()  # a tensor that is traced has no tangent
 
 
 def no_forward_mode(function: str) -> RuntimeError:
