@@ -1,6 +1,7 @@
 """Wrong input: the error names the argument, what was given and what is expected."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -41,3 +42,15 @@ def test_errors_name_the_argument(
 ) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("make", [wf.nn.WassersteinUniformityLoss, wf.nn.UniformityLoss])
+def test_a_weight_set_later_is_checked_too(make: Callable[[], Any]) -> None:
+    criterion = make()
+    criterion.weight = 3
+    assert isinstance(criterion.weight, float)
+    with pytest.raises(ValueError, match=r"weight .*-1"):
+        criterion.weight = -1.0
+    with pytest.raises(TypeError, match=r"weight .*Tensor"):
+        criterion.weight = torch.ones(())
+    assert criterion.weight == 3.0

@@ -103,3 +103,13 @@ def test_gradscaler_meets_the_end_of_float16_and_goes_on(formulation: str) -> No
     run = train(formulation, "float16")
     assert 1 <= run.skipped <= STEPS // GROWTH + 16  # the first ones bring 2^16 down
     assert run.values.isfinite().all()
+
+
+if __name__ == "__main__":  # the figures of docs/reliability.md
+    for formulation in SHAPES:
+        want = train(formulation, "float64").values
+        print(f"{formulation}: W2 {want[0]:.4f} to {want[-1]:.4f}")
+        for mode in ROUNDING:
+            run = train(formulation, mode)
+            off = (run.values - want).abs().max().item()
+            print(f"  {mode}: off by {off:.1e} of {tolerance(mode):.1e}, {run.skipped} skipped")

@@ -5,8 +5,9 @@ Common to all: rows of `z` are embeddings, (..., n, m) with leading dimensions o
 problems. dtype float64, float32, float16 or bfloat16; products accumulate in float32 or better; the
 result is float64 for float64 input and float32 otherwise, the gradient has the dtype of the input.
 Any strides. No input is mutated. NaN or inf in a problem gives NaN for that problem, in value and
-gradient. A second derivative raises `RuntimeError`. Wrong input raises `ValueError` or `TypeError`
-that names the argument, what was given and what is expected.
+gradient. torch.func transforms in reverse mode; a second or a forward-mode derivative raises
+`RuntimeError`. Wrong input raises `ValueError` or `TypeError` that names the argument, what was
+given and what is expected.
 
 `group` (wasserstein_uniformity, uniformity, alignment): None, this process alone; or a
 `torch.distributed` ProcessGroup, over whose processes the rows are spread. Each gives its own
