@@ -182,6 +182,7 @@ def native() -> dict[str, object]:
             except Exception as error:
                 if parts[ext.name] == "1":
                     raise
+                Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # of older sources
                 say_not_built(ext.name, error)
 
         def copy_extensions_to_source(self) -> None:
@@ -191,10 +192,12 @@ def native() -> dict[str, object]:
                 for e in self.extensions
                 if Path(self.build_lib, self.get_ext_filename(e.name)).exists()
             ]
-            stale = Path(self.get_ext_filename(CUDA))
-            if CUDA not in [e.name for e in self.extensions] and stale.exists():
-                stale.unlink()
-                say(f"removed {stale}, of an earlier build.")
+            built = [e.name for e in self.extensions]
+            for name in ("wssl_fast._cpu", CUDA):
+                stale = Path(self.get_ext_filename(name))
+                if name not in built and stale.exists():
+                    stale.unlink()
+                    say(f"removed {stale}, of an earlier build.")
             super().copy_extensions_to_source()
 
     ParallelCompile(default=0).install()

@@ -6,7 +6,9 @@ Here without a compiler, with the dependencies of the environment that runs this
 
 import base64
 import hashlib
+import os
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +16,13 @@ import pytest
 
 import wssl_fast
 from tests.release import archives
-from tests.release.environments import Environment
+from tests.release.environments import Environment, call
 
 pytestmark = pytest.mark.xdist_group("archives")  # built once
 PURE = {"WSSL_FAST_NATIVE": "0", "WSSL_FAST_CUDA": "0"}
 
 
+MODULE = f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
 NO_COMPILER = {"PATH": "/nonexistent", "WSSL_FAST_CUDA": "0"}
 
 
@@ -65,6 +68,23 @@ def test_without_a_compiler_the_build_says_so_and_goes_on(built: Built, tmp_path
     assert "apt install g++" in said
     with pytest.raises(RuntimeError, match="no wheel of"):
         archives.build("wheel", tree, tmp_path, WSSL_FAST_NATIVE="1", **NO_COMPILER)
+
+
+def test_a_build_that_fails_leaves_no_earlier_module(tmp_path: Path) -> None:
+    """It would be of other sources: in the wheel, and where an editable install imports from."""
+    tree = archives.clean_tree(tmp_path / "tree")
+    (tree / "setup.cfg").write_text("[build_ext]\nbuild_lib = kept\n")
+    kept, imported = (tree / folder / "wssl_fast" / MODULE for folder in ("kept", "."))
+    for module in (kept, imported):
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_bytes(b"of an earlier build")
+        os.utime(module, (0, 0))  # older than the sources: it is built anew
+    said = call(
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], tree, **NO_COMPILER
+    )
+    assert "compiled part not built: " in said
+    assert f"removed wssl_fast/{MODULE}, of an earlier build" in said
+    assert [module for module in (kept, imported) if module.exists()] == []
 
 
 def test_installed_used_and_removed(built: Built) -> None:
