@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from csrc import nvcc
+from tests.release.archives import path_problems
 
 ROOT = Path(__file__).parents[1]
 MODULE = f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -245,6 +246,7 @@ def test_module_is_built_imported_without_a_gpu_and_rebuilt_where_changed(projec
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False
     )
     assert out.stdout.strip() == "True", out.stderr
+    assert path_problems({MODULE: (project / "wssl_fast" / MODULE).read_bytes()}) == []
     report = (project / "build" / "cuda" / "ptxas" / "kernels.sm_80.txt").read_text()
     assert re.search(r"Compiling entry function '\w*scale\w*' for 'sm_80'", report)
     assert re.search(r"Used \d+ registers", report)
