@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 FORMAT = 1
 NAME = "checkpoint.pt"
+HEADER = {"epoch": int, "step": int, "length": int, "sha256": str}
 
 
 class CheckpointError(RuntimeError):
@@ -98,7 +100,14 @@ def read(path: Path, device: torch.device) -> tuple[Position, dict[str, Any]]:
         raise CheckpointError(
             path, "damaged: SHA-256 differs from its first line's" + _instead(path)
         )
-    content = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    try:
+        content = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except UnpicklingError as error:
+        problem = "refused: it holds something else than tensors and plain values"
+        raise CheckpointError(path, problem + _instead(path)) from error
+    except Exception as error:  # whatever else a body with a right checksum can make it raise
+        problem = f"cannot be loaded ({type(error).__name__}: {error})"
+        raise CheckpointError(path, problem + _instead(path)) from error
     return Position(header["epoch"], header["step"]), content
 
 
@@ -106,8 +115,9 @@ def _header(path: Path, line: bytes) -> dict[str, Any]:
     try:
         header = json.loads(line)
         known = header["format"]
-        for key in ("epoch", "step", "length", "sha256"):
-            header[key]
+        for key, kind in HEADER.items():
+            if type(header[key]) is not kind:
+                raise TypeError(f"{key} is {header[key]!r}")
     except (ValueError, KeyError, TypeError) as error:
         problem = "not a checkpoint of this program, or its first line is damaged"
         raise CheckpointError(path, problem + _instead(path)) from error
