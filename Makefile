@@ -8,6 +8,8 @@
 #              csrc/ under Address-, UndefinedBehavior- and ThreadSanitizer (SANITIZE_ARGS)
 # make endurance   100,000 calls in one process: memory, threads, files, objects;  make descent
 #              gradient descent from collapsed batches, ours and others' (both: RELIABILITY_ARGS=--record)
+# make release-check  archives, installations with and without a compiler, oldest versions, in
+#              environments of their own (minutes, needs a package index; RELEASE_ARGS=--help)
 # make plots   docs/figures/ from recorded rows;  make format  rewrite in the house style
 # make gpu     on a CUDA machine, with its own python3: GPU tests and measurements in 9 minutes, rows
 #              in $OUT or build/gpu;  make tune  its tiles
@@ -22,7 +24,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name
 CXX_FILES := $(CSRC) $(wildcard tests/cuda/emulator/*) tests/sanitize/team.cpp
 
 .PHONY: setup demo test bench bench-quick bench-compare plots paper fuzz sanitize endurance \
-	descent lint check gpu tune format clean
+	descent release-check lint check gpu tune format clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -69,6 +71,9 @@ endurance: setup
 
 descent: setup
 	$(BIN)/python -m benchmarks.reliability descent $(RELIABILITY_ARGS)
+
+release-check: setup
+	$(BIN)/python -m tests.release check $(RELEASE_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

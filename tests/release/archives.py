@@ -24,7 +24,7 @@ COMPILED = re.compile(r"wssl_fast/_(cpu|cuda)\.[\w.-]+\.(so|pyd)")
 INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
 TOP = {
     *("CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"),
-    "constraints.txt",
+    *("constraints.txt", "constraints-oldest.txt"),
 }
 GENERATED = re.compile(r"PKG-INFO|setup\.cfg|wssl_fast\.egg-info/[\w.-]+")
 HOOK = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])(sys.argv[2])"
