@@ -11,7 +11,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from rich.table import Table
 from tests.release import archives, licences
 from tests.release.archives import ROOT
 from tests.release.environments import HERE, Environment, Failed, call, unplugged
+from tests.release.requirements import closure
 
 INSTALLS = {
     "pip install .": (),
@@ -31,13 +33,14 @@ INSTALLS = {
 }
 """Commands of the pages, each from the top of a checkout; the extras that each asks for."""
 
+AROUND = ("tests/cli", "tests/metrics", "tests/test_files.py", "tests/test_package.py")
 CORE = (
     *("tests/test_alignment.py", "tests/test_compile.py", "tests/test_contract.py"),
-    *("tests/test_errors.py", "tests/test_files.py", "tests/test_frechet.py"),
-    *("tests/test_package.py", "tests/test_spectrum.py", "tests/test_sqrtm.py"),
-    *("tests/test_uniformity.py", "tests/test_w2.py", "tests/cli", "tests/metrics"),
+    *("tests/test_errors.py", "tests/test_frechet.py", "tests/test_spectrum.py"),
+    *("tests/test_sqrtm.py", "tests/test_uniformity.py", "tests/test_w2.py", *AROUND),
 )
-"""Tests that import nothing of the checkout but SHARED."""
+"""Tests that import nothing of the checkout but SHARED; AROUND, those for which numpy, rich,
+safetensors, typer and what the extras bring matter."""
 
 SHARED = ("tests/__init__.py", "tests/conftest.py", "tests/tolerances.py", "tests/zoo.py")
 LOADS = """
@@ -135,24 +138,29 @@ class Release:
             "wheel", self.tree, out, environment.python, WSSL_FAST_NATIVE="1", WSSL_FAST_CUDA="0"
         )
         none(archives.wheel_problems(archives.members(wheel), {"_cpu"}, self.folder))
-        shutil.copytree(out, self.folder / "oldest")
         return ", ".join(frozen(environment))
 
     def oldest(self) -> str:
-        """Core tests on the lower bounds, with the wheel of the oldest build tools."""
-        (wheel,) = (self.folder / "oldest").glob("*.whl")
+        """On the lower bounds. The PyTorch that runs this is borrowed, unless another version was
+        asked for, which is then tested too."""
         environment = Environment(self.folder / "oldest-environment")
-        pins = self.folder / "oldest.txt"
         text = (ROOT / "constraints-oldest.txt").read_text()
+        borrowed = self.torch == pinned("torch")
+        if borrowed:
+            old = set(re.findall(r"^([\w-]+)==", text, re.MULTILINE)) - {"setuptools"}
+            beside = {"torch": distribution("torch"), **closure(of="torch")}
+            environment.borrow(p for name, p in beside.items() if name not in old - {"torch"})
+            text = re.sub(r"^setuptools==.*", "", text, flags=re.MULTILINE)
+        pins = self.folder / "oldest.txt"
         pins.write_text(re.sub(r"^torch==\S+", f"torch=={self.torch}", text, flags=re.MULTILINE))
-        wanted = (f"{wheel}[metrics,inspect]", "pytest", "hypothesis")
+        wanted = (f"{self.wheel}[metrics,inspect]", "pytest", "hypothesis")
         environment.pip("install", "-c", str(pins), *wanted)
         environment.pip("check")
         environment.smoke("--compiled", folder=self.folder / "oldest-elsewhere")
-        found = last_line(core_tests(environment.python, self.folder / "oldest-core"))
-        names = ("matplotlib", "numpy", "pyarrow", "rich", "safetensors", "torch", "typer")
-        versions = (v for v in frozen(environment) if v.split("==")[0] in (*names, "torchmetrics"))
-        return f"{found}; {', '.join(versions)}"
+        tests = AROUND if borrowed else CORE
+        found = last_line(core_tests(environment.python, self.folder / "oldest-core", tests))
+        named = set(re.findall(r"^([\w-]+)==", text, re.MULTILINE))
+        return f"{found}; {', '.join(v for v in frozen(environment) if v.split('==')[0] in named)}"
 
     def interpreter(self, python: str) -> str:
         """Builds the wheel and loads its compiled module; torch is not needed for that."""
@@ -189,13 +197,13 @@ def frozen(environment: Environment) -> list[str]:
     return environment.pip("freeze", "--all").split()
 
 
-def core_tests(python: Path | str, folder: Path) -> str:
+def core_tests(python: Path | str, folder: Path, tests: Sequence[str] = CORE) -> str:
     """Tests of the package alone, copied to where no checkout is near."""
-    for name in (*CORE, *SHARED, "pyproject.toml"):
+    for name in (*tests, *SHARED, "pyproject.toml"):
         for file in archives.tracked(name):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, folder / file)
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *CORE]
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     return call(command, folder, OMP_NUM_THREADS="1")
 
 

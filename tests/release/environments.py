@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from importlib.metadata import Distribution
 from pathlib import Path
 
 from tests.release.archives import environ
@@ -48,11 +50,11 @@ class Environment:
         found = (path.relative_to(self.folder) for path in self.folder.rglob("*"))
         return {str(path) for path in found if "__pycache__" not in path.parts}
 
-    def borrow(self) -> None:
-        """The package's dependencies, and nothing else, from the environment that runs this."""
+    def borrow(self, packages: Iterable[Distribution] | None = None) -> None:
+        """Packages of the environment that runs this: what the package needs, and nothing else."""
         shelf = self.folder / "borrowed"
         shelf.mkdir()
-        for package in closure().values():
+        for package in closure().values() if packages is None else packages:
             names = {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}
             for name in names:
                 target = Path(str(package.locate_file(name)))

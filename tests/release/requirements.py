@@ -9,10 +9,10 @@ from packaging.utils import canonicalize_name
 PACKAGE = "wssl-fast"
 
 
-def closure(extras: Iterable[str] = ()) -> dict[str, Distribution]:
-    """By normalised name, without the package itself. `PackageNotFoundError` for what is absent."""
+def closure(extras: Iterable[str] = (), of: str = PACKAGE) -> dict[str, Distribution]:
+    """By normalised name, without `of` itself. `PackageNotFoundError` for what is absent."""
     found: dict[str, Distribution] = {}
-    seen, todo = set(), [(PACKAGE, frozenset(extras))]
+    seen, todo = set(), [(of, frozenset(extras))]
     while todo:
         name, wanted = todo.pop()
         if (name, wanted) in seen:
@@ -23,5 +23,5 @@ def closure(extras: Iterable[str] = ()) -> dict[str, Distribution]:
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in wanted or {""}):
                 todo.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
-    del found[PACKAGE]
+    del found[of]
     return found
