@@ -71,20 +71,23 @@ struct Reduction;
 template <>
 struct Reduction<float> {
     using Int = int32_t;
+    using Bits = uint32_t;
     static constexpr float round = 0x1.8p23f;
     static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
 };
 template <>
 struct Reduction<double> {
     using Int = int64_t;
+    using Bits = uint64_t;
     static constexpr double round = 0x1.8p52;
     static constexpr double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
 };
 
+// Of a NaN's n, which is anything, as well: unsigned, so that the shift is defined.
 template <class T>
 WSSL_INLINE T power_of_two(typename Reduction<T>::Int n) {
-    using Int = typename Reduction<T>::Int;
-    return __builtin_bit_cast(T, static_cast<Int>((n + Exponent<T>::bias) << Exponent<T>::bits));
+    using Bits = typename Reduction<T>::Bits;
+    return __builtin_bit_cast(T, static_cast<Bits>(n + Exponent<T>::bias) << Exponent<T>::bits);
 }
 
 // exp(v) rounded to T, for an argument in A. Both bounds leave a NaN as it is and map to 0 and
@@ -100,8 +103,8 @@ WSSL_INLINE T exponential(A v) {
     const T r = static_cast<T>((v - whole * R::ln2_high) - whole * R::ln2_low);
     // The integer stands in the low bits of `shifted`.
     const auto n =
-        static_cast<typename Reduction<T>::Int>(__builtin_bit_cast(typename R::Int, shifted) -
-                                                __builtin_bit_cast(typename R::Int, R::round));
+        static_cast<typename Reduction<T>::Int>(__builtin_bit_cast(typename R::Bits, shifted) -
+                                                __builtin_bit_cast(typename R::Bits, R::round));
     const auto half = n >> 1;
     return polynomial(r) * power_of_two<T>(half) * power_of_two<T>(n - half);
 }
