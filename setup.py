@@ -53,7 +53,8 @@ SANITIZERS = os.environ.get("WSSL_FAST_SANITIZE", "")
 SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}"] if SANITIZERS else []
 if SANITIZERS:
     COMPILE_FLAGS += [*SANITIZE_FLAGS, "-fno-sanitize-recover=all"]
-    COMPILE_FLAGS += ["-O1", "-g1", "-fno-omit-frame-pointer"]
+    # Python's own flags say -fwrapv, under which overflow is no undefined behaviour to be seen.
+    COMPILE_FLAGS += ["-fno-wrapv", "-O1", "-g1", "-fno-omit-frame-pointer"]
 
 
 def say(*lines: str) -> None:
