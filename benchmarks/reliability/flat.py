@@ -72,7 +72,8 @@ def objects(counts: Mapping[str, Sequence[int]], turns: float) -> Verdict:
         first, second = _halves(values)
         grown[name] = median(second) - median(first)
     worst = max(grown, key=lambda name: grown[name])
-    return Verdict(f"objects: {worst}", grown[worst], turns / 4, "")
+    name = f"objects: {worst}" if grown[worst] > 0 else "objects"
+    return Verdict(name, grown[worst], turns / 4, "")
 
 
 def _halves(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
