@@ -8,6 +8,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import wssl_fast as wf
+from benchmarks import records
 from benchmarks.reliability import __main__ as command
 from benchmarks.reliability import descent, descent_report
 from benchmarks.reliability.starts import BY_NAME, STARTS, Start, full, low, optimum
@@ -129,6 +130,14 @@ def test_the_optimum_is_attained(n: int) -> None:
         z = z - n / 8 * reference.wasserstein_uniformity_grad(z, squared=True)
     best = optimum(full(n, m), m)
     assert 0 <= wf.wasserstein_uniformity(z, squared=True).item() - best + 1e-9 <= 1e-3
+
+
+def test_tables_of_the_docs_are_those_of_the_recorded_rows(tmp_path: Path) -> None:
+    page = tmp_path / "reliability.md"
+    text = descent_report.PAGE.read_text(encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+    descent_report.write_docs(records.read(command.RECORDED / "descent.jsonl"), page)
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_rows_pictures_and_table_of_a_study(

@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     down = commands.add_parser("descent", help="gradient descent from collapsed batches")
     down.add_argument("--quick", action="store_true", help="small sizes, one seed, seconds")
     down.add_argument("--draw", action="store_true", help="pictures and table from the rows there")
+    down.add_argument("--write-docs", action="store_true", help="tables of docs/reliability.md")
     for each in (long, down):
         each.add_argument("--seed", type=int, default=0)
         each.add_argument("--record", action="store_true", help=f"into {RECORDED.parent.name}/")
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if given.command == "endurance":
         return run_endurance(given, out, console)
-    return descent_report.run(given.quick, given.draw, given.seed, out, console)
+    return descent_report.run(given.quick, given.draw, given.write_docs, given.seed, out, console)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,9 @@ def study(
 
 
 def _short(value: float | int | None) -> float | int | None:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.6g}")
+    return value
 
 
 def curves(

@@ -69,7 +69,7 @@ def steps(rows: Sequence[Row]) -> Figure:
                     at = {"mode": mode, "start": start, "loss": loss, "n": n, "m": m}
                     for row in (r for r in rows if all(r[k] == v for k, v in at.items())):
                         _mark(axis, row, i * height + j, color, marker)
-        axis.set_xlim(0, 1.32 * STEPS)
+        axis.set_xlim(-4, 1.32 * STEPS)
         axis.set_xticks(range(0, STEPS + 1, STEPS // 3))
         axis.axvline(1.03 * STEPS, color=FAINT, linewidth=0.8, linestyle=":")
         axis.set_title(mode)
@@ -108,9 +108,9 @@ def _legend(figure: Figure, shapes: Sequence[tuple[int, int]]) -> None:
           for marker, (n, m) in zip(MARKERS, shapes, strict=False)),
         Line2D([], [], marker="x", label="NaN, at that step", **plain),
         Line2D([], [], marker=">", fillstyle="none", label=f"never in {STEPS}", **plain),
-        Line2D([], [], marker="o", fillstyle="none", label="the optimum of its rank", **plain),
+        Line2D([], [], marker="o", fillstyle="none", label="what exact descent can reach", **plain),
     ]  # fmt: skip
-    figure.legend(handles=[*losses, *marks], loc="outside lower center", ncols=6, frameon=False,
+    figure.legend(handles=[*losses, *marks], loc="outside lower center", ncols=5, frameon=False,
                   fontsize=9.5)  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from benchmarks.demo.tables import Table
 from benchmarks.plots.style import DPI, STYLE
 from benchmarks.reliability import descent, descent_pictures
 from benchmarks.reliability.starts import BY_NAME, STARTS, Start, full, optimum
+from benchmarks.report import paste
 
 SHAPES = ((64, 48), (48, 64))
 LARGE = ((128, 256),)
@@ -26,10 +27,14 @@ QUICK_SHAPES = ((24, 16), (16, 24))
 SEEN = ("rank 12 + noise 1e-5", "rank k/8", "every row twice")
 SEEN_STEPS = 120
 
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
 Case = tuple[str, Start, int, int]
 
 
-def run(quick: bool, draw_only: bool, seed: int, out: Path, console: Console) -> int:
+def run(
+    quick: bool, draw_only: bool, write_page: bool, seed: int, out: Path, console: Console
+) -> int:
     """0; the result is in the rows, not in the exit code."""
     torch.set_num_threads(1)  # at these sizes a second one only waits
     if not draw_only:
@@ -55,8 +60,10 @@ def run(quick: bool, draw_only: bool, seed: int, out: Path, console: Console) ->
         ):
             figure.savefig(out / f"{name}.png", dpi=DPI, facecolor="white")
             plt.close(figure)
-    for mode in dict.fromkeys(row["mode"] for row in rows):
-        console.print(table(rows, mode).rich())
+    for mode, n, m in dict.fromkeys((row["mode"], row["n"], row["m"]) for row in rows):
+        console.print(table(rows, mode, n, m).rich())
+    if write_page:
+        write_docs(rows)
     console.print(f"{out / 'descent.jsonl'}, {out / 'descent.png'}, {out / 'descent_curves.png'}")
     return 0
 
@@ -86,24 +93,30 @@ def measured(quick: bool, seed: int, console: Console) -> Iterator[dict[str, Any
             yield from descent.study(some, LARGE, descent.MODES[:1], [seed], steps, track)
 
 
-def table(rows: Sequence[dict[str, Any]], mode: str) -> Table:
-    """Median steps by loss and start at the first shape of `mode`."""
-    n, m = next((row["n"], row["m"]) for row in rows)
+def table(rows: Sequence[dict[str, Any]], mode: str, n: int, m: int) -> Table:
+    """Median steps by loss and start, under what each start can reach."""
     chosen = records.pick(rows, mode=mode, n=n, m=m)
     starts = list(dict.fromkeys(row["start"] for row in chosen))
     losses = list(dict.fromkeys(row["loss"] for row in chosen))
-    best = optimum(full(n, m), m)
     reach = [f"{records.pick(chosen, start=s)[0]['reachable']:.3f}" for s in starts]
     return Table(
-        f"Steps to 1 % of the excess, {n} x {m}, {mode}",
-        ["loss", *starts],
+        f"Steps to 1 % of the excess over the optimum {optimum(full(n, m), m):.3f}: "
+        f"{n} x {m}, {mode}",
+        ["", *starts],
         [
-            [f"reachable (optimum {best:.3f})", *reach],
+            ["W2 squared in reach of exact descent", *reach],
             *([loss, *(_cell(records.pick(chosen, start=s, loss=loss)[0]) for s in starts)]
               for loss in losses),
         ],
-        "Medians over seeds. Brackets: never, and the W2 squared it ended at. NaN: at that step.",
+        f"Medians over seeds. In brackets: not in {descent.STEPS} steps, W2 squared after them. "
+        "NaN: in that step, for most of the seeds.",
     )  # fmt: skip
+
+
+def write_docs(rows: Sequence[dict[str, Any]], page: Path = PAGE) -> None:
+    """The tables of docs/reliability.md, from recorded rows."""
+    tables = "\n".join(table(rows, descent.MODES[0], n, m).markdown() for n, m in SHAPES)
+    page.write_text(paste("descent", tables, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _cell(row: dict[str, Any]) -> str:
