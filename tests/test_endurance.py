@@ -32,7 +32,7 @@ def found(call: Callable[[], object], calls: int) -> list[flat.Verdict]:
 
 @needs_proc
 def test_calls_leave_nothing_behind(one_thread: None) -> None:
-    assert not [each for each in found(Caller(), 12 * EVERY) if not each.flat]
+    assert not [each for each in found(Caller(), 10 * EVERY) if not each.flat]
 
 
 @needs_proc
@@ -40,7 +40,7 @@ def test_what_a_list_keeps_is_seen(one_thread: None) -> None:
     """By the same rules: the outputs are kept, some kilobytes of gradients a call."""
     kept: list[object] = []
     call = Caller()
-    caught = {each.name for each in found(lambda: kept.append(call()), 6 * EVERY) if not each.flat}
+    caught = {each.name for each in found(lambda: kept.append(call()), 5 * EVERY) if not each.flat}
     assert {"memory, second half over first", "objects: Tensor"} <= caught, caught
 
 
