@@ -38,3 +38,9 @@ def test_report_says_what_triton_would_do(monkeypatch: pytest.MonkeyPatch) -> No
     assert rows["backend"].startswith("auto asked for: ")
     monkeypatch.setattr(choice, "why_no_triton", lambda: "Triton is not installed (pip install x)")
     assert "pip install" in dict(cli.report(8, 8))["Triton"]
+
+
+def test_extras_are_shown_in_their_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "pip install 'wssl-fast[gpu]'"
+    monkeypatch.setattr(choice, "why_no_triton", lambda: advice)
+    assert advice in run(cli.app, ["doctor"], env={"COLUMNS": "200"}).output

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import wssl_fast
@@ -24,7 +25,7 @@ def doctor(
     table.add_column(style="bold")
     table.add_column()
     for name, value in report(n, m):
-        table.add_row(name, value)
+        table.add_row(name, escape(value))  # extras stand in brackets
     Console().print(table)
 
 
