@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -19,7 +18,7 @@ import wssl_fast as wf
 from tests.cli import files
 from tests.tolerances import value_tolerance
 from wssl_fast import cli, reference
-from wssl_fast.cli import gates, picture, scan, summary
+from wssl_fast.cli import gates, scan, summary
 from wssl_fast.cli.exits import BAD_INPUT, GATE_FAILED, INTERRUPTED
 from wssl_fast.cli.readers import open_sources
 
@@ -298,12 +297,16 @@ def test_a_picture_of_two(path: Path, tmp_path: Path) -> None:
 
 
 def test_pairwise_cosines_and_their_density() -> None:
+    pytest.importorskip("matplotlib", reason="the pictures' module needs matplotlib")
+    from wssl_fast.cli import picture
+
     x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
     assert picture.pairwise_cosines(x).tolist() == [0, -1, 0]
     for m in (3, 8, 500):
         y, density = picture.sphere_density(m)
-        assert np.trapezoid(density, y) == pytest.approx(1, abs=2e-3)  # cut off at 0.999
-        assert np.trapezoid(density * y**2, y) == pytest.approx(1 / m, abs=2e-3)
+        mass, moment = (torch.trapezoid(f, y).item() for f in (density, density * y**2))
+        assert mass == pytest.approx(1, abs=2e-3)  # cut off at 0.999
+        assert moment == pytest.approx(1 / m, abs=2e-3)
 
 
 def test_a_bar_on_a_terminal_and_none_in_a_pipe(tmp_path: Path) -> None:
