@@ -48,6 +48,14 @@ def test_imports_point_one_way(path: Path) -> None:
             assert LAYERS[parts[1]] < LAYERS[own], f"{path} imports {name}"
 
 
+def test_isinstance_takes_no_union() -> None:
+    """PyTorch 2.6 does not compile one; newer ones do."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                assert not isinstance(node.args[1], ast.BinOp), f"{path}:{node.lineno}"
+
+
 def test_reference_needs_torch_alone() -> None:
     for path in (ROOT / "reference").rglob("*.py"):
         roots = {name.split(".")[0] for name in imported_modules(path)}

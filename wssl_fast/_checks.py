@@ -71,7 +71,8 @@ def square(name: str, x: object) -> Tensor:
 
 
 def number(name: str, value: object, *, minimum: float, exclusive: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # a tuple: PyTorch 2.6 cannot compile int | float
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     below = value <= minimum if exclusive else value < minimum
     if below or value - value != 0:  # NaN and infinity; math.isfinite is opaque to torch.compile
