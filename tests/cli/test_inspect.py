@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    # click 8.1 mixes both streams unless told not to; later ones know no such word
+    apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    runner = CliRunner(**apart)
+    return runner.invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "200"})
 
 
 def report(*arguments: object) -> dict[str, Any]:
