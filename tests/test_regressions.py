@@ -78,6 +78,27 @@ def test_alignment_gradient_where_powers_leave_the_range(alpha: float, size: flo
         near(grad, truth)
 
 
+# a ridge beside rows of any size, ranks beside a mean
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 6), (6, 4)])
+@pytest.mark.parametrize("size", [1e-26, 1e-13, 1e20])
+def test_a_ridge_beside_raw_rows_of_any_size(shape: tuple[int, int], size: float) -> None:
+    z = size * torch.randn(shape)
+    for precision in ("auto", "highest"):
+        for solver in ("eigh", "newton_schulz"):
+            how = {"solver": solver, "precision": precision}
+            value = wf.wasserstein_uniformity(z, normalize=False, eps=1e-4, **how)
+            want = reference.wasserstein_uniformity(z, normalize=False, eps=1e-4).item()
+            assert value.item() == pytest.approx(want, rel=1e-4)
+
+
+def test_constant_rows_in_float64_have_no_rank() -> None:
+    for n, m in ((5, 18), (205, 6)):
+        z = torch.randn(1, m, dtype=torch.float64).expand(n, m)
+        assert wf.effective_rank(z) == 0
+
+
 # what one row tells of another
 
 

@@ -73,7 +73,7 @@ def _covariance(
 ) -> tuple[Tensor, Tensor]:
     n, normalize = sum(opening.counts), settings.normalize
     z = z.to(working_dtype(z))
-    scales = _scales(team, z, n, normalize)
+    scales = _scales(team, z, n, normalize, settings.eps)
     own = w2_covariance.Rows(z, scales, plain=not normalize and scales.unit == 1.0)
 
     def solve(shares: Shares) -> State:
@@ -144,7 +144,7 @@ class _SpreadRows:
         return self._shares.ask("ritz", (q, q), torch.float64, v)
 
 
-def _scales(team: Team, z: Tensor, n: int, normalize: bool) -> Scales:
+def _scales(team: Team, z: Tensor, n: int, normalize: bool, eps: float) -> Scales:
     """Those of all rows; `scale` of the rows z of this process."""
     m, size = z.shape[1], team.size
     own = team.attempt(lambda: _statistics(z, normalize))
@@ -161,7 +161,8 @@ def _scales(team: Team, z: Tensor, n: int, normalize: bool) -> Scales:
     total = team.add_up("the mean", work, shape, torch.float64, z.device, everywhere=True)
     assert total is not None
     assert own is not None
-    unit = 1.0 if normalize else w2_covariance.unit_of(float(total[m : m + size].max()))
+    largest = float(total[m : m + size].max())
+    unit = 1.0 if normalize else w2_covariance.unit_of(largest, eps)
     fits = unit == 1.0 and bool(total[m + size :].all())
     return Scales(own.scale * unit, total[:m] * (unit / n), unit, fits)
 

@@ -36,6 +36,9 @@ DROWNED_SHARE = 1 / 8
 # Row norms that float32 may square, multiply and divide by without leaving its range.
 SAFE_NORM = (1e-12, 1e12)
 
+# Rows are scaled into that range, a ridge with their square: this far, in float32.
+LARGEST_RIDGE = 1e24
+
 
 def working_dtype(z: Tensor) -> torch.dtype:
     """The dtype of results: float64 for float64 input, float32 for everything else."""

@@ -22,7 +22,13 @@ from torch import Tensor
 
 from wssl_fast.backends import native
 from wssl_fast.backends.eager import products
-from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, ROW_UNIT, SAFE_NORM, noise_level
+from wssl_fast.backends.eager.numerics import (
+    ACCEPTED_ERROR,
+    LARGEST_RIDGE,
+    ROW_UNIT,
+    SAFE_NORM,
+    noise_level,
+)
 from wssl_fast.backends.eager.roots import Root, inverse_root
 from wssl_fast.backends.eager.state import State
 
@@ -84,7 +90,7 @@ def forward(
 ) -> State:
     """One problem, z (n, m)."""
     scale, mean = products.row_statistics(z, normalize)
-    unit = 1.0 if normalize else unit_of(float(z.abs().amax()))
+    unit = 1.0 if normalize else unit_of(float(z.abs().amax()), eps)
     scales = Scales(scale * unit, mean * unit, unit, in_range(scale, unit))
     rows = Rows(z, scales, plain=not normalize and unit == 1.0)
     return solve(rows, eps, solver, precision, with_grad)
@@ -132,12 +138,12 @@ def solve(rows: Source, eps: float, solver: str, precision: str, with_grad: bool
     return State(value, root.inverse, scale, mean, torch.tensor(deep, device=mean.device))
 
 
-def unit_of(largest: float) -> float:
+def unit_of(largest: float, eps: float) -> float:
     """1, or the factor that brings the largest entry of raw rows out of a range that float32
-    cannot square."""
+    cannot square, as far as float32 then holds the ridge."""
     if SAFE_NORM[0] <= largest <= SAFE_NORM[1] or largest == 0 or not math.isfinite(largest):
         return 1.0
-    return 1.0 / largest
+    return min(1.0 / largest, (LARGEST_RIDGE / eps) ** 0.5) if eps > 0 else 1.0 / largest
 
 
 def in_range(scale: Tensor, unit: float) -> bool:

@@ -25,7 +25,12 @@ import torch
 from torch import Tensor
 
 from wssl_fast.backends.eager import products
-from wssl_fast.backends.eager.numerics import ACCEPTED_ERROR, SAFE_NORM, noise_level
+from wssl_fast.backends.eager.numerics import (
+    ACCEPTED_ERROR,
+    LARGEST_RIDGE,
+    SAFE_NORM,
+    noise_level,
+)
 from wssl_fast.backends.eager.roots import inverse_root
 from wssl_fast.backends.eager.state import State
 
@@ -96,7 +101,7 @@ def solve(
             del c, state
     scale = rows.inverse_norms()  # (n,)
     if not normalize:
-        scale = _common_scale(scale)
+        scale = _common_scale(scale, eps)
     c = rows.product(torch.float64, scale)
     single = not double and precision not in ("auto", "double")
     root_dtype = torch.float32 if single else torch.float64
@@ -180,10 +185,13 @@ def _scale_from_diagonal(c: Tensor, normalize: bool) -> Tensor | None:
     return square.rsqrt() if normalize else torch.ones_like(square)
 
 
-def _common_scale(inv_norm: Tensor) -> Tensor:
-    """One factor for all raw rows that brings the largest norm to 1. (n,) float64"""
+def _common_scale(inv_norm: Tensor, eps: float) -> Tensor:
+    """One factor for all raw rows that brings the largest norm to 1, or the ridge, which grows by
+    its square, to where float32 still holds it. (n,) float64"""
     positive = torch.where(inv_norm > 0, inv_norm, torch.inf)
     factor = positive.min()  # of zeros alone: inf; of a NaN: NaN
+    if eps > 0:
+        factor = torch.where(factor.isinf(), factor, factor.clamp_max((LARGEST_RIDGE / eps) ** 0.5))
     return torch.where(factor.isinf(), 1.0, factor).expand_as(inv_norm).contiguous()
 
 
