@@ -21,7 +21,7 @@ from tests.fuzz import (
     wrong_arguments,
 )
 from tests.fuzz.cases import Case
-from tests.fuzz.verdict import Verdict
+from tests.fuzz.verdict import Verdict, smallest
 from wssl_fast.backends import native
 
 Tensors = tuple[Tensor, ...]
@@ -179,7 +179,9 @@ def _doubled(verdict: Verdict, case: Case, function: Function, given: Tensors) -
     same = all(torch.equal(a, b) for a, b in zip(values, doubled, strict=True))
     verdict.that(same, "four times the rows have another value")
     if case.dtype in ("float64", "float32"):
-        same = all(torch.equal(a, b * 4) for a, b in zip(grads, doubled_grads, strict=True))
+        lost = 4 * smallest(grads[0].dtype)  # entries that are subnormal, or become it
+        pairs = zip(grads, doubled_grads, strict=True)
+        same = all(bool(((a - b * 4).abs() <= lost).all()) for a, b in pairs)
         verdict.that(same, "four times the rows have another gradient than a quarter")
 
 

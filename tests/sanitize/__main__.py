@@ -3,7 +3,6 @@
 python -m tests.sanitize                 everything
 python -m tests.sanitize address         memory and undefined behaviour of csrc/cpu
 python -m tests.sanitize thread          races between threads of csrc/cpu
-python -m tests.sanitize emulator        memory and undefined behaviour of csrc/cuda, emulated
 
 First the faults of planted.py must be found. Exit code 1 if one is not, or if a test fails.
 """
@@ -17,7 +16,6 @@ from rich.console import Console
 
 from tests.sanitize.build import (
     ADDRESS,
-    EMULATOR,
     ROOT,
     THREAD,
     Sanitizer,
@@ -31,14 +29,12 @@ NATIVE = ("tests/test_native.py", "tests/sanitize/test_shapes.py", "tests/saniti
 TESTS = {
     ADDRESS: (
         *NATIVE,
-        *("tests/fuzz/test_fuzz.py", "tests/test_regressions.py", "tests/test_contract.py"),
-        *("tests/test_w2.py", "tests/test_uniformity.py", "tests/test_alignment.py"),
-        *("tests/test_frechet.py", "tests/test_spectrum.py"),
+        *("tests/test_regressions.py", "tests/test_w2.py", "tests/test_uniformity.py"),
+        "tests/fuzz/test_fuzz.py",
     ),
     THREAD: NATIVE,
-    EMULATOR: ("tests/cuda/test_kernel.py", "tests/cuda/test_schedule.py"),
 }
-PLANTED = {ADDRESS: ("read", "write", "misaligned"), THREAD: ("race",), EMULATOR: ()}
+PLANTED = {ADDRESS: ("read", "write", "misaligned"), THREAD: ("race",)}
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0")
 
 
@@ -57,8 +53,7 @@ def _watch(console: Console, sanitizer: Sanitizer) -> bool:
     build(sanitizer)
     console.print(f"[bold]{sanitizer.name}[/]  built in {time.monotonic() - started:.0f} s")
     noticed = [_noticed(console, sanitizer, name) for name in PLANTED[sanitizer]]
-    plugin = () if sanitizer is EMULATOR else ("-p", "tests.sanitize.preload")
-    command = [sys.executable, *PYTEST, *plugin, *TESTS[sanitizer]]
+    command = [sys.executable, *PYTEST, "-p", "tests.sanitize.preload", *TESTS[sanitizer]]
     passed = subprocess.run(command, cwd=ROOT, env=environment(sanitizer), check=False).returncode
     console.print(f"{sanitizer.name}: {'clean' if passed == 0 else '[red]failed[/]'}")
     return all(noticed) and passed == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "build" / "sanitize"
-MODULE_VARIABLE, EMULATOR_VARIABLE = "WSSL_FAST_SANITIZED", "WSSL_EMULATOR_FLAGS"
+MODULE_VARIABLE = "WSSL_FAST_SANITIZED"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,8 @@ class Sanitizer:
 
 # An interpreter and torch keep memory to their end, on purpose: leaks are not looked for. A first
 # error ends the process, so that no test can pass by it.
-_OF_MEMORY = (
+ADDRESS = Sanitizer(
+    "address",
     "address,undefined",
     ("libasan.so", "libubsan.so", "libstdc++.so.6"),
     {
@@ -45,8 +46,6 @@ _OF_MEMORY = (
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     },
 )
-ADDRESS = Sanitizer("address", *_OF_MEMORY)
-EMULATOR = Sanitizer("emulator", *_OF_MEMORY)
 THREAD = Sanitizer(
     "thread",
     "thread",
@@ -54,8 +53,6 @@ THREAD = Sanitizer(
     {"TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1"},
     team=True,
 )
-# The emulator jumps between stacks of its own, which a check of stacks does not follow.
-EMULATOR_FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all --param=asan-stack=0 -g1"
 
 
 def why_not() -> str:
@@ -75,11 +72,8 @@ def library(name: str) -> Path:
 
 
 def build(sanitizer: Sanitizer) -> Path:
-    """The module, built if a source is newer. The installed one is left alone. The emulator builds
-    itself in its tests."""
+    """The module, built if a source is newer. The installed one is left alone."""
     module = sanitizer.module
-    if sanitizer is EMULATOR:
-        return module
     sources = [*(ROOT / "csrc").glob("*.cpp"), *(ROOT / "csrc" / "cpu").iterdir()]
     sources += [ROOT / "setup.py", HERE / "team.cpp"]
     newest = max(path.stat().st_mtime for path in sources if path.is_file())
@@ -116,6 +110,5 @@ def environment(sanitizer: Sanitizer) -> dict[str, str]:
             "LD_PRELOAD": preload,
             "PYTHONPATH": path,
             MODULE_VARIABLE: str(sanitizer.module),
-            EMULATOR_VARIABLE: EMULATOR_FLAGS,
         }
     )
