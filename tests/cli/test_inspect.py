@@ -245,6 +245,7 @@ INTERRUPTED_PASS = """
 import os, signal, sys
 from wssl_fast.cli import main
 from wssl_fast.metrics import Moments
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
 add = Moments.update
 def update(self, z):
     os.kill(os.getpid(), signal.SIGINT)        # as Ctrl-C does, in the middle of the pass
