@@ -186,6 +186,13 @@ def test_roots_of_large_matrices_in_float32() -> None:
         near(root, getattr(reference, name)(a))
 
 
+def test_equal_raw_rows_so_small_that_their_shift_is_subnormal() -> None:
+    z = 1e-8 * torch.ones(8, 1)
+    how = {"solver": "newton_schulz", "precision": "highest"}
+    value = wf.wasserstein_uniformity(z, normalize=False, **how)
+    assert value.item() == pytest.approx(1.0, abs=1e-4)
+
+
 def test_a_matrix_made_indefinite_by_half_precision() -> None:
     factor = torch.randn(5, 1, dtype=torch.float64)
     a = (factor @ factor.T).bfloat16()  # entries rounded at 4e-3: eigenvalues of about -1e-2

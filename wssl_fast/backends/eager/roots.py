@@ -151,7 +151,7 @@ def shifted_inverse_sqrt(a: Tensor, shift: Tensor) -> Tensor:
     shifted = a.clone()
     shifted.diagonal(dim1=-2, dim2=-1).add_(shift[..., 0])
     q = inverse_sqrt(shifted)
-    q = torch.baddbmm(q, q * (shift / 2), q @ q)
+    q = torch.baddbmm(q, (q * (shift / 2)) @ q, q)  # shift q^2 is at most 2, q^2 may overflow
     return (q + q.mT).mul_(0.5)
 
 
