@@ -131,4 +131,5 @@ def doctests() -> int:
     return count
 
 
-main()
+if __name__ == "__main__":
+    main()
