@@ -4,6 +4,7 @@ An audit hook sees every use of Python's sockets and stops the first that would 
 connect, listen or send. What a C library does by itself, or another process, it does not see.
 """
 
+import os
 import runpy
 import sys
 
@@ -33,4 +34,5 @@ if __name__ == "__main__":
     if program.endswith(".py"):
         runpy.run_path(program, run_name="__main__")
     else:
+        sys.path[0] = os.getcwd()  # as python -m does
         runpy.run_module(program, run_name="__main__", alter_sys=True)
