@@ -43,6 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     if why := why_not():
         console.print(f"no sanitizer here: {why}")
         return 2
+    names = [s.name for s in TESTS]
+    if unknown := [a for a in arguments if a not in names]:
+        console.print(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
+        return 2
     wanted = [s for s in TESTS if not arguments or s.name in arguments]
     clean = [_watch(console, sanitizer) for sanitizer in wanted]
     return 0 if all(clean) else 1
