@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 import wssl_fast as wf
-from tests.tolerances import contract_tolerance
+from tests.tolerances import contract_tolerance, value_tolerance
 from wssl_fast import reference
 from wssl_fast.backends import native
+from wssl_fast.backends.eager import eigen
 
 
 @pytest.fixture(autouse=True, params=["compiled", "plain"])
@@ -174,6 +175,77 @@ def test_covariance_is_exactly_symmetric(dtype: torch.dtype) -> None:
     for n, m in ((73, 10), (32, 52), (200, 61)):
         _, cov = wf.batch_covariance(torch.randn(n, m, dtype=dtype))
         assert torch.equal(cov, cov.mT)
+
+
+# W2 by eigh
+
+
+def test_a_covariance_with_subnormal_entries() -> None:
+    """LAPACK's float32 iteration gives up on it: "failed to converge"."""
+    generator = torch.Generator().manual_seed(725)
+    m = int(torch.randint(3, 40, (1,), generator=generator))
+    powers = torch.randint(-22, 7, (m + 1, 1), generator=generator)
+    rows = torch.eye(m).double()[torch.arange(m + 1) % m]
+    z = (rows * 10.0 ** powers.double()).float().double()
+    x = z - z.mean(0)
+    a = ((x.T @ x) / len(x)).float()
+    eigenvalues, vectors = eigen.eigh(a)
+    assert torch.equal(eigenvalues.sort().values, eigenvalues)
+    near((vectors * eigenvalues) @ vectors.mT, a.double())
+    near(eigen.eigvalsh(a).norm(), a.double().norm())
+
+
+def test_an_eigensolver_that_refuses_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, solve = [], torch.linalg.eigh
+
+    def refuses(a: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(a.dtype)
+        if len(asked) < 3:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return solve(a)
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuses)
+    a = torch.tensor([[2.0, 1e-20], [1e-20, 1.0]])
+    eigenvalues, _ = eigen.eigh(a)
+    assert asked == [torch.float32, torch.float32, torch.float64]
+    assert eigenvalues.tolist() == [1.0, 2.0]
+    assert eigenvalues.dtype == torch.float32
+
+
+# W2 by Newton-Schulz
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60)])
+def test_one_pass_over_raw_rows_far_from_their_target(shape: tuple[int, int]) -> None:
+    """|Y|_F^2 carries the rounding of Q, 3e-4 of it beside null directions; tr A does not."""
+    n, m = shape
+    z = 1e6 * torch.randn(n, 2) @ torch.randn(2, m)
+    how = {"normalize": False, "squared": True}
+    value = wf.wasserstein_uniformity(z, solver="newton_schulz", precision="highest", **how)
+    want = reference.wasserstein_uniformity(z, **how)
+    # a float32 sum of k squares, and its share in the root of a mean of them: 4 sqrt(k) units
+    unit = torch.finfo(z.dtype).eps * min(n, m) ** 0.5
+    assert value.item() == pytest.approx(want.item(), rel=4 * unit)
+
+
+def test_one_pass_over_equal_columns() -> None:
+    """All m products of an entry round alike, which makes eigenvalues of -5 units of rounding."""
+    column = torch.randn(12, 1, generator=torch.Generator().manual_seed(2424536))
+    z = column.expand(12, 113) * 0.1
+    how = {"normalize": False, "squared": True}
+    value = wf.wasserstein_uniformity(z, solver="newton_schulz", precision="highest", **how)
+    want = reference.wasserstein_uniformity(z, **how)
+    limit = 2 * want.sqrt() * value_tolerance("highest")  # of W2, here of its square
+    assert abs(value - want) <= limit
+
+
+@pytest.mark.parametrize("precision", ["auto", "double"])
+def test_rows_that_are_equal_are_not_pushed(precision: str) -> None:
+    """More of them than columns: their mean is a few units of rounding away, and not a spread."""
+    z = torch.randn(1, 6).expand(248, 6).clone().requires_grad_()
+    wf.wasserstein_uniformity(z, solver="newton_schulz", precision=precision).backward()
+    assert z.grad is not None
+    assert z.grad.eq(0).all()
 
 
 # matrix roots by Newton-Schulz

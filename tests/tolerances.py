@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from wssl_fast import reference
+from wssl_fast.backends.eager.newton_schulz import SCHEDULES, product_count
 
 PRECISIONS = ("auto", "double", "highest", "high", "medium")
 ONE_PASS = ("highest", "high")
+PRODUCTS = {dtype: product_count(len(schedule)) for dtype, schedule in SCHEDULES.items()}
+"""Matrix products of Newton-Schulz, each rounded."""
 
 
 def value_tolerance(precision: str, dtype: torch.dtype = torch.float32) -> float:
@@ -44,11 +47,45 @@ def w2_tolerance(
 ) -> float:
     """Largest |W2 - want| of the rows z: relative on raw rows, where W2 has no upper bound."""
     bound = value_tolerance(precision, z.dtype) * max(1.0, want)
-    if precision in (*ONE_PASS, "medium") and z.dtype != torch.float64:
-        bound += unseen(z, normalize=normalize, eps=eps)
-        if solver == "newton_schulz":
+    newton_schulz = solver == "newton_schulz"
+    if z.dtype == torch.float64:
+        bound += unseen(
+            z, normalize=normalize, below=seen_from(z, normalize), eps=eps, ridge_too=newton_schulz
+        )
+    elif precision in (*ONE_PASS, "medium"):
+        bound += unseen(z, normalize=normalize, eps=eps, ridge_too=newton_schulz)
+        if newton_schulz:
             bound += null_directions(z, want, normalize=normalize)
+        elif z.shape[0] > z.shape[1] and few_directions(z, normalize):
+            bound += clones(z, want, normalize=normalize)
     return bound
+
+
+def seen_from(z: Tensor, normalize: bool) -> float:
+    """Smallest sigma / sigma_max that a solver in float64 counts in full: four times the noise
+    level of 10 eps |C|_F, under which it fades a direction out."""
+    rows = used_rows(z, normalize)
+    top = top_eigenvalue(rows - rows.mean(0))
+    noise = 10 * torch.finfo(torch.float64).eps * gram_norm(rows - rows.mean(0))
+    return math.sqrt(4 * noise / top) if top > 0 else 0.0
+
+
+def few_directions(z: Tensor, normalize: bool) -> bool:
+    """Whether rows repeat up to their sign, eight times on average or more."""
+    rows = used_rows(z, normalize)
+    first = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    return len((rows * first.sign()).round(decimals=6).unique(dim=0)) <= len(z) / 8
+
+
+def clones(z: Tensor, want: float, *, normalize: bool = True) -> float:
+    """What W2 gains where rows repeat, whose products round alike and leave null directions of a
+    covariance at up to 5 eps |C|_F (benchmarks/studies/gram_noise.py) and of either sign: those of
+    them that are positive look like signal, a half and two standard deviations."""
+    relative, rows = reference.relative_spectrum(z, normalize=normalize), used_rows(z, normalize)
+    noise = 5 * torch.finfo(torch.float32).eps * gram_norm(rows)
+    count = int((relative.square() * top_eigenvalue(rows - rows.mean(0)) < noise).sum())
+    positive = min(count, count / 2 + math.sqrt(count))
+    return math.sqrt(noise) * positive / (math.sqrt(z.shape[-1]) * max(want, 1e-2))
 
 
 def null_directions(z: Tensor, want: float, *, normalize: bool = True) -> float:
@@ -86,17 +123,29 @@ def used_rows(z: Tensor, normalize: bool) -> Tensor:
     return torch.nn.functional.normalize(z, dim=-1, eps=1e-300) if normalize else z
 
 
-def unseen(z: Tensor, *, normalize: bool = True, below: float = 5e-3, eps: float = 0.0) -> float:
+def unseen(
+    z: Tensor,
+    *,
+    normalize: bool = True,
+    below: float = 5e-3,
+    eps: float = 0.0,
+    ridge_too: bool = False,
+) -> float:
     """What W2 gains when every direction below `below` sigma_max drops out of T = tr S^(1/2).
 
     A float32 Gram knows its eigenvalues to nu = 0.75 eps |C|_F, that is sqrt(nu) = 6e-4 to 1.2e-3
     of sigma_max for 4 to 50 equal directions. A solver that keeps such noise out of the value
     (weight 0 up to nu, 1 from 4 nu) loses what lies there, up to twice that; |C|_F doubles it.
+    `ridge_too`: also the ridge that such a direction stands on, which Newton-Schulz sees as part of
+    its eigenvalue; the eigensolver adds it afterwards.
     """
     relative = reference.relative_spectrum(z, normalize=normalize)
     rows = z.double() if not normalize else torch.nn.functional.normalize(z.double(), eps=1e-300)
     top = torch.linalg.matrix_norm(rows - rows.mean(dim=0), ord=2)
-    trace = (relative * (relative < below)).sum() * top / math.sqrt(z.shape[0])
+    sigma = relative * top / math.sqrt(z.shape[0])
+    if ridge_too:
+        sigma = (sigma.square() + eps).sqrt()
+    trace = (sigma * (relative < below)).sum()
     value = reference.wasserstein_uniformity(z, normalize=normalize, eps=eps)
     return (trace / math.sqrt(z.shape[1]) / value.clamp_min(1e-2)).item()
 
@@ -116,14 +165,17 @@ def resolution(precision: str, dtype: torch.dtype = torch.float32) -> float:
     return 1e-2
 
 
-def resolution_of(z: Tensor, precision: str, *, normalize: bool = True) -> float:
+def resolution_of(
+    z: Tensor, precision: str, *, normalize: bool = True, solver: str = "eigh"
+) -> float:
     """`resolution`, and where that is more what the rows z allow, far from their mean.
 
     It is relative to the largest singular value, as long as that is the largest thing there is. An
     eigenvalue of the matrix that is solved is known to NOISE eps |Cc|_F; in a Gram matrix, which is
     centred after the product, to 10 eps64 |C|_F besides, mean included; in a covariance to the
-    rounding of the mean. The weight of a direction is off by the half of that over its lambda, and
-    turned towards its neighbours by as much.
+    rounding of the mean; Newton-Schulz rounds it by a unit again in each of its products. The
+    weight of a direction is off by the half of that over its lambda, and turned towards its
+    neighbours by as much.
     """
     n, m = z.shape[-2:]
     x = used_rows(z, normalize)
@@ -135,6 +187,8 @@ def resolution_of(z: Tensor, precision: str, *, normalize: bool = True) -> float
     single = precision in ONE_PASS and z.dtype != torch.float64
     eps64 = torch.finfo(torch.float64).eps
     solved = 1.25 * torch.finfo(torch.float32).eps if single else 10 * eps64
+    if solver == "newton_schulz" and not single:
+        solved += PRODUCTS[torch.float64] * eps64
     noise = solved * gram_norm(centred)
     rounding = (1024 * eps64) ** 2 * mean.square().sum().item()
     noise += 10 * eps64 * gram_norm(x) if n <= m else rounding

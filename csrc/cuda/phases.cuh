@@ -301,6 +301,10 @@ WSSL_DEVICE void value_phase(const Arguments& a, int full, int lower, unsigned c
         const double y_square = sum_of(numbers.y_square(), full, memory.scratch);
         const double q_square = sum_of(numbers.q_square(), lower, memory.scratch);
         if (threadIdx.x != 0) continue;
+        // |Y|_F^2 is tr A, without the rounding of Q; near the optimum the difference would cancel
+        const double away = s.trace - y_square;
+        const bool rooted = (away < 0.0 ? -away : away) <= 1e-3 * s.trace;
+        if (rooted && distance > a.k * s.target * s.target) distance += away;
         if (!a.covariance) {  // m - k + 1 directions that no row reaches; the lifted one is not
                               // there
             const double missing = sqrt(s.ridge) - s.target;
@@ -312,8 +316,6 @@ WSSL_DEVICE void value_phase(const Arguments& a, int full, int lower, unsigned c
         if (!(w2 < INFINITY)) w2 = NAN;
         a.value[problem] = static_cast<float>(a.squared ? w2 : sqrt(w2));
         const double error = 0.5 * s.noise * s.inverse * sqrt(q_square / a.k);
-        const double away = y_square - s.trace;
-        const bool rooted = (away < 0.0 ? -away : away) <= 1e-3 * s.trace;
         bool again = error > a.accepted_error;
         if (!a.automatic) again = again && s.offset > 0.1;
         a.deep[problem] = again || !rooted || s.safe == 0.0;

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from wssl_fast.backends.eager.eigen import eigvalsh
 from wssl_fast.backends.eager.numerics import ROW_UNIT, noise_level, soft_step
 from wssl_fast.backends.eager.spectrum import RANKME_EPS
 
@@ -20,7 +21,7 @@ def eigenvalues(c: Tensor, dtype: torch.dtype, mean: Tensor | None = None) -> Te
     noise = noise_level(c, dtype)
     if mean is not None:
         noise = torch.maximum(noise, ROW_UNIT**2 * (mean * mean).sum())
-    found: Tensor = torch.linalg.eigvalsh(c).flip(0).clamp_min(0)
+    found = eigvalsh(c).flip(0).clamp_min(0)
     return found * soft_step(found, noise)
 
 

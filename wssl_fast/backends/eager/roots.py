@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wssl_fast.backends.eager.newton_schulz import inverse_sqrt
+from wssl_fast.backends.eager.eigen import eigh, eigvalsh
+from wssl_fast.backends.eager.newton_schulz import FLOOR, inverse_sqrt
 from wssl_fast.backends.eager.numerics import (
     CLONES,
     DROWNED_SHARE,
@@ -82,9 +83,9 @@ def _by_eigh(
     ritz: Callable[[Tensor], Tensor] | None,
 ) -> Root:
     if basis:
-        eigenvalues, vectors = torch.linalg.eigh(a)
+        eigenvalues, vectors = eigh(a)
     else:
-        eigenvalues, vectors = torch.linalg.eigvalsh(a), a[:, :0]
+        eigenvalues, vectors = eigvalsh(a), a[:, :0]
     lam, noise = eigenvalues.double(), noise.expand(len(a))
     if ritz is not None:
         lam, noise = _refine(lam, vectors, noise, ritz)
@@ -108,37 +109,55 @@ def _refine(
     The rows know what their Gram has squared away: u^T Xc is small for a small direction, but has
     its digits. A batch with n near m has a few such directions (Marchenko-Pastur), a collapsed one
     has many, and is left to float64. What remains is the part of large directions in u, a few eps:
-    it shifts lambda by eps sqrt(lambda lambda_max).
+    it shifts lambda by eps sqrt(lambda lambda_max) + eps^2 lambda_max.
     """
     k, unit = len(lam), torch.finfo(vectors.dtype).eps
     unsure = int((noise > 2 * UNSURE * lam).sum())  # ascending: the first ones
     drowned = int((noise > 8 * lam).sum())
     if not 0 < unsure <= UNSURE_SHARE * k or drowned > DROWNED_SHARE * unsure:
         return lam, noise
-    exact, turn = torch.linalg.eigh(ritz(vectors[:, :unsure]))
+    exact, turn = eigh(ritz(vectors[:, :unsure]))
     vectors[:, :unsure] = vectors[:, :unsure] @ turn.to(vectors.dtype)
-    left = 4 * unit * (exact.clamp_min(0) * lam[-1]).sqrt()
+    left = 4 * unit * (exact.clamp_min(0) * lam[-1]).sqrt() + (4 * unit) ** 2 * lam[-1]
     return torch.cat([exact, lam[unsure:]]), torch.cat([left, noise[unsure:]])
 
 
 def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float, clones: bool) -> Root:
     k = a.shape[-1]
     a.diagonal().add_(eps)
+    norm = torch.linalg.vector_norm(a, dtype=torch.float64)
+    trace = a.diagonal().sum(dtype=torch.float64)
     # the bare iteration stands eigenvalues down to -2 units of rounding; what may lie below is
     # shifted up
-    unit = torch.finfo(a.dtype).eps * torch.linalg.vector_norm(a, dtype=torch.float64)
+    unit = torch.finfo(a.dtype).eps * norm
     shift = torch.maximum((CLONES if clones else 0.0) * unit, noise - 2 * unit).clamp_min(0)
-    q = shifted_inverse_sqrt(a[None], shift.to(a.dtype)[None, None, None])[0]
+    q, inverse = _shifted_with_inverse(a, shift)
+    for factor in (1, 8, 64):
+        # no positive eigenvalue does that: products that are alike have rounded alike
+        if bool(inverse > 2 / (FLOOR[a.dtype] * norm)):
+            q, inverse = _shifted_with_inverse(a, torch.maximum(shift, CLONES * factor * unit))
+    whole = soft_step(norm, noise)  # a matrix that is noise altogether has no directions
+    q.mul_(whole.to(q.dtype))
     y = q @ a  # (a + eps I)^(1/2); <Q, a> and not tr a^(1/2): a null direction adds 0
     diagonal = y.diagonal().double() - eps * q.diagonal()
+    # |Y|_F^2 is tr a, which has no rounding of Q in it; where the distance is a small difference,
+    # near the optimum, its square is taken instead
+    far = whole * trace - 2 * target * y.diagonal().sum(dtype=torch.float64) + k * target**2
     y.diagonal().sub_(target)
-    distance = torch.linalg.vector_norm(y, dtype=torch.float64) ** 2
-    # rms of noise / (2 lambda) from |Q^2 v| on fixed probes: two thin products
-    generator = torch.Generator().manual_seed(k)
-    probe = torch.randn(k, 8, generator=generator, dtype=torch.float64).to(a)
-    inverse = torch.linalg.vector_norm(q @ (q @ probe), dtype=torch.float64)
-    error = (0.5 * noise * inverse / (8 * k) ** 0.5).clamp_max(1.0)
+    near = torch.linalg.vector_norm(y, dtype=torch.float64) ** 2
+    distance = torch.where(near > k * target**2, far, near)
+    error = (0.5 * noise * inverse).clamp_max(1.0)
     return Root(q, diagonal, distance, error)
+
+
+def _shifted_with_inverse(a: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """`shifted_inverse_sqrt` Q of a (k, k), and the root mean square of the eigenvalues of Q^2,
+    1 / lambda, from |Q^2 v| on fixed probes: two thin products. (k, k), ()"""
+    q = shifted_inverse_sqrt(a[None], shift.to(a.dtype)[None, None, None])[0]
+    generator = torch.Generator().manual_seed(len(a))
+    probe = torch.randn(len(a), 8, generator=generator, dtype=torch.float64).to(a)
+    square = torch.linalg.vector_norm(q @ (q @ probe), dtype=torch.float64)
+    return q, square / (8 * len(a)) ** 0.5
 
 
 def shifted_inverse_sqrt(a: Tensor, shift: Tensor) -> Tensor:

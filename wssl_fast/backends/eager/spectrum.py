@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wssl_fast.backends.eager import products
+from wssl_fast.backends.eager.eigen import eigh
 from wssl_fast.backends.eager.numerics import ROW_UNIT, noise_level, soft_step
 
 RANKME_EPS = 1e-7  # added to every normalised singular value, Garrido et al. 2023
@@ -38,7 +39,7 @@ def decompose(z: Tensor, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
     noise = noise_level(torch.where(finite, c, 0.0), torch.float64)
     if centred:  # rows that are their mean to rounding
         noise = torch.maximum(noise, (ROW_UNIT * unit) ** 2 * (mean * mean).sum().nan_to_num())
-    eigenvalues, vectors = torch.linalg.eigh(torch.where(finite, c, 0.0))
+    eigenvalues, vectors = eigh(torch.where(finite, c, 0.0))
     eigenvalues = torch.where(finite, eigenvalues.clamp_min(0).flip(0), torch.nan)
     vectors = torch.where(finite, vectors.flip(1), torch.nan)
     return eigenvalues / unit**2, vectors, noise / unit**2

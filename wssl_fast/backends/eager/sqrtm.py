@@ -12,6 +12,7 @@ there, has the derivative Gr_ij / r_i^3 along changes that keep the rank.
 import torch
 from torch import Tensor
 
+from wssl_fast.backends.eager.eigen import eigh
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.roots import resolve_solver, shifted_inverse_sqrt
 
@@ -34,7 +35,7 @@ def forward(a: Tensor, inverse: bool, solver: str, precision: str) -> Tensor:
         q = shifted_inverse_sqrt(s, (2 * torch.finfo(a.dtype).eps * norm).to(dtype))
         return symmetric_part(q if inverse else q @ s).to(working_dtype(a))
     safe, finite = finite_or_zero(s)
-    eigenvalues, v = torch.linalg.eigh(safe)
+    eigenvalues, v = eigh(safe)
     r = live_root(eigenvalues, working_dtype(a))
     f = torch.where(r > 0, r.reciprocal(), 0.0) if inverse else r
     root = (v * f[:, None, :]) @ v.mT
@@ -44,7 +45,7 @@ def forward(a: Tensor, inverse: bool, solver: str, precision: str) -> Tensor:
 def backward(a: Tensor, grad: Tensor, inverse: bool) -> Tensor:
     """Gradient in a, symmetric, float64 inside, in the dtype of a. a, grad (b, k, k)."""
     safe, finite = finite_or_zero(symmetric_part(a.double()))
-    eigenvalues, v = torch.linalg.eigh(safe)
+    eigenvalues, v = eigh(safe)
     r = live_root(eigenvalues, working_dtype(a))  # (b, k)
     g = v.mT @ symmetric_part(grad.double()) @ v
     ri, rj = r[:, :, None], r[:, None, :]

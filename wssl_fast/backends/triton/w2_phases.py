@@ -306,6 +306,12 @@ def value_phase(
     target = tl.load(scalars + TARGET, cache_modifier=".cg")
     unit = tl.load(scalars + UNIT, cache_modifier=".cg")
     distance = _partial_sum(partial + DISTANCE * tiles, tiles, COLUMNS)
+    y_square = _partial_sum(partial + Y_SQUARE * tiles, tiles, COLUMNS)
+    trace = tl.load(scalars + TRACE, cache_modifier=".cg")
+    size = tl.load(scalars + SIZE, cache_modifier=".cg")
+    # |Y|_F^2 is tr A, without the rounding of Q; near the optimum the difference would cancel
+    rooted = tl.abs(y_square - trace) <= 1e-3 * trace
+    distance += tl.where(rooted & (distance > size * target * target), trace - y_square, 0.0)
     missing = tl.sqrt(ridge) - target
     if not COVARIANCE:
         lifted = tl.sqrt(lift + ridge) - target
@@ -317,14 +323,10 @@ def value_phase(
         w2 = tl.sqrt(w2)
     tl.store(value, w2.to(value.dtype.element_ty))
     if DECIDES:
-        trace = tl.load(scalars + TRACE, cache_modifier=".cg")
         noise = tl.load(scalars + NOISE, cache_modifier=".cg")
         inverse = tl.load(scalars + INVERSE, cache_modifier=".cg")
-        y_square = _partial_sum(partial + Y_SQUARE * tiles, tiles, COLUMNS)
         q_square = _partial_sum(partial + Q_SQUARE * tiles, lower, COLUMNS)
-        size = tl.load(scalars + SIZE, cache_modifier=".cg")
         error = 0.5 * noise * inverse * tl.sqrt(q_square / size)
-        rooted = tl.abs(y_square - trace) <= 1e-3 * trace
         again = error > ACCEPTED_ERROR
         if not AUTO:
             again = again & (tl.load(scalars + OFFSET, cache_modifier=".cg") > 0.1)
