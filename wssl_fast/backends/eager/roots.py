@@ -13,6 +13,8 @@ from torch import Tensor
 from wssl_fast.backends.eager.eigen import eigh, eigvalsh
 from wssl_fast.backends.eager.newton_schulz import FLOOR, inverse_sqrt
 from wssl_fast.backends.eager.numerics import (
+    ACCEPTED_ERROR,
+    ACCEPTED_LOOKED_UP,
     CLONES,
     DROWNED_SHARE,
     UNSURE,
@@ -40,6 +42,12 @@ def resolve_solver(solver: str, device: torch.device) -> str:
     if solver != "auto":
         return solver
     return "eigh" if device.type == "cpu" else "newton_schulz"
+
+
+def accepted_error(precision: str, solver: str, device: torch.device) -> float:
+    """Estimated error, `Root.error`, up to which a float32 pass stands."""
+    eigh = resolve_solver(solver, device) == "eigh"
+    return ACCEPTED_LOOKED_UP if precision == "auto" and eigh else ACCEPTED_ERROR
 
 
 def inverse_root(
@@ -86,12 +94,15 @@ def _by_eigh(
         eigenvalues, vectors = eigh(a)
     else:
         eigenvalues, vectors = eigvalsh(a), a[:, :0]
-    lam, noise = eigenvalues.double(), noise.expand(len(a))
+    lam, level, known = eigenvalues.double(), noise, 0
+    noise = level.expand(len(a))
     if ritz is not None:
-        lam, noise = _refine(lam, vectors, noise, ritz)
+        lam, noise, known = _refine(lam, vectors, noise, ritz)
     weight = soft_step(lam + eps, noise)  # a ridge above the noise makes every direction count
     distance = (((lam * weight + eps).clamp_min(0).sqrt() - target) ** 2).sum()
     error = _relative_error((lam + eps).clamp_min(0), noise)
+    if known:
+        error = torch.hypot(error, _mixing((lam + eps).clamp_min(0), weight, level, known))
     if not basis:
         return Root(a, lam, distance, error)
     f = torch.where(weight > 0, weight * (lam + eps).clamp_min(0).rsqrt(), 0.0)
@@ -102,9 +113,9 @@ def _by_eigh(
 
 def _refine(
     lam: Tensor, vectors: Tensor, noise: Tensor, ritz: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, int]:
     """Eigenvalues (k,) and noise (k,) after a Rayleigh-Ritz step on the unsure directions, whose
-    vectors are turned in place.
+    vectors are turned in place; and how many those are, the first ones.
 
     The rows know what their Gram has squared away: u^T Xc is small for a small direction, but has
     its digits. A batch with n near m has a few such directions (Marchenko-Pastur), a collapsed one
@@ -115,11 +126,11 @@ def _refine(
     unsure = int((noise > 2 * UNSURE * lam).sum())  # ascending: the first ones
     drowned = int((noise > 8 * lam).sum())
     if not 0 < unsure <= UNSURE_SHARE * k or drowned > DROWNED_SHARE * unsure:
-        return lam, noise
+        return lam, noise, 0
     exact, turn = eigh(ritz(vectors[:, :unsure]))
     vectors[:, :unsure] = vectors[:, :unsure] @ turn.to(vectors.dtype)
     left = 4 * unit * (exact.clamp_min(0) * lam[-1]).sqrt() + (4 * unit) ** 2 * lam[-1]
-    return torch.cat([exact, lam[unsure:]]), torch.cat([left, noise[unsure:]])
+    return torch.cat([exact, lam[unsure:]]), torch.cat([left, noise[unsure:]]), unsure
 
 
 def _by_newton_schulz(a: Tensor, noise: Tensor, target: float, eps: float, clones: bool) -> Root:
@@ -172,6 +183,19 @@ def shifted_inverse_sqrt(a: Tensor, shift: Tensor) -> Tensor:
     q = inverse_sqrt(shifted)
     q = torch.baddbmm(q, (q * (shift / 2)) @ q, q)  # shift q^2 is at most 2, q^2 may overflow
     return (q + q.mT).mul_(0.5)
+
+
+def _mixing(lam: Tensor, weight: Tensor, noise: Tensor, known: int) -> Tensor:
+    """Relative error of the polar factor from what a symmetric error of norm `noise` mixes between
+    the first `known` directions, whose eigenvalues are exact, and the others. ()
+
+    An entry E_ij turns G^(-1/2) by E_ij / (s_i s_j (s_i + s_j)), s = sqrt(lambda), and the polar
+    factor by s_j times that; noise / sqrt k is the root mean square of the entries in a row.
+    """
+    s, k = lam.sqrt(), len(lam)
+    turns = weight[:known, None] / (s[:known, None] * (s[:known, None] + s[known:]))
+    total: Tensor = torch.linalg.vector_norm(turns.nan_to_num(0.0))  # null ones: 0 / 0
+    return noise / k * total
 
 
 def _relative_error(lam: Tensor, noise: Tensor) -> Tensor:

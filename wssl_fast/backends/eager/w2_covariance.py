@@ -29,7 +29,7 @@ from wssl_fast.backends.eager.numerics import (
     SAFE_NORM,
     noise_level,
 )
-from wssl_fast.backends.eager.roots import Root, inverse_root
+from wssl_fast.backends.eager.roots import Root, accepted_error, inverse_root
 from wssl_fast.backends.eager.state import State
 
 
@@ -123,7 +123,8 @@ def solve(rows: Source, eps: float, solver: str, precision: str, with_grad: bool
 
     deep = double
     root = root_in(torch.float64 if double else torch.float32)
-    if precision == "auto" and not double and bool(root.error > ACCEPTED_ERROR):
+    accepted = accepted_error(precision, solver, mean.device)
+    if precision == "auto" and not double and bool(root.error > accepted):
         deep = True
         root = root_in(torch.float64)
     value = (mean_square + root.distance) / unit**2

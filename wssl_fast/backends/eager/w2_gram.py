@@ -26,12 +26,11 @@ from torch import Tensor
 
 from wssl_fast.backends.eager import products
 from wssl_fast.backends.eager.numerics import (
-    ACCEPTED_ERROR,
     LARGEST_RIDGE,
     SAFE_NORM,
     noise_level,
 )
-from wssl_fast.backends.eager.roots import inverse_root
+from wssl_fast.backends.eager.roots import accepted_error, inverse_root
 from wssl_fast.backends.eager.state import State
 
 
@@ -95,7 +94,7 @@ def solve(
             state, error, offset = _solve(
                 c, m, scale, normalize, eps, solver, torch.float32, with_grad, ritz=look
             )
-            enough = not bool(error > ACCEPTED_ERROR)
+            enough = not bool(error > accepted_error(precision, solver, error.device))
             if enough or (precision != "auto" and not bool(offset > 0.1)):
                 return state
             del c, state
