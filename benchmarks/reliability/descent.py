@@ -55,6 +55,7 @@ LOSSES: dict[str, Gradient] = {
     "auto, eigh": ours("auto", "eigh"),
     "auto, newton_schulz": ours("auto", "newton_schulz"),
     "double, eigh": ours("double", "eigh"),
+    "double, newton_schulz": ours("double", "newton_schulz"),
     "highest, eigh": ours("highest", "eigh"),
     "highest, newton_schulz": ours("highest", "newton_schulz"),
     "float64 truth": _exact,
