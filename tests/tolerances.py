@@ -71,10 +71,10 @@ def seen_from(z: Tensor, normalize: bool) -> float:
 
 
 def few_directions(z: Tensor, normalize: bool) -> bool:
-    """Whether rows repeat up to their sign, eight times on average or more."""
+    """Whether rows repeat up to their sign, four times on average or more."""
     rows = used_rows(z, normalize)
     first = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-    return len((rows * first.sign()).round(decimals=6).unique(dim=0)) <= len(z) / 8
+    return len((rows * first.sign()).round(decimals=6).unique(dim=0)) <= len(z) / 4
 
 
 def clones(z: Tensor, want: float, *, normalize: bool = True) -> float:
@@ -94,10 +94,11 @@ def null_directions(z: Tensor, want: float, *, normalize: bool = True) -> float:
     Each enters T with lambda q(lambda), lambda from rounding, within nu = 1.25 eps |C|_F of a
     float32 Gram and half of that in the mean square, q up to 1.5 nu^(-1/2). Their signs are random,
     so that k of them add sqrt(k) nu q / 2; and q falls with lambda, by q / 2 nu at 0, which adds
-    k nu q / 8. dW2 = dT / (sqrt m W2).
+    k nu q / 8. dW2 = dT / (sqrt m W2). Where rows repeat, a covariance rounds alike: four times nu.
     """
     relative, rows = reference.relative_spectrum(z, normalize=normalize), used_rows(z, normalize)
-    noise = 1.25 * torch.finfo(torch.float32).eps * gram_norm(rows)
+    alike = z.shape[0] > z.shape[1] and few_directions(z, normalize)
+    noise = (5 if alike else 1.25) * torch.finfo(torch.float32).eps * gram_norm(rows)
     count = int((relative.square() * top_eigenvalue(rows - rows.mean(0)) < noise).sum())
     gain = 1.5 * math.sqrt(noise) * (math.sqrt(count) / 2 + count / 8)
     return gain / (math.sqrt(z.shape[-1]) * max(want, 1e-2))

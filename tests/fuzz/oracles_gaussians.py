@@ -94,8 +94,13 @@ def frechet(
             )
             if case.solver == "newton_schulz":
                 # null directions, Q <= 1.5 (10 eps64)^(-1/2): eps64 of that in each product, which
-                # in matrices of two or three rows all have one sign
-                allowed += 1.5 * PRODUCTS[torch.float64] * math.sqrt(EPS64 * m / 10) * natural
+                # in matrices of two or three rows all have one sign. Products of equal columns
+                # or rows do, too: half a unit each
+                alike = case.layout in ("same_row", "same_column")
+                units = max(1.0, max(m, len(x), len(y)) / 20 if alike else 0.0)
+                allowed += (
+                    1.5 * PRODUCTS[torch.float64] * math.sqrt(units * EPS64 * m / 10) * natural
+                )
             allowed += weak * natural
             verdict.bound("gradient", (got - truth).norm().item(), allowed + lost)
 
