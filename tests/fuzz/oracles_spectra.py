@@ -70,6 +70,7 @@ def spectrum(
     repeat, whose products round alike, to half a unit for each that is summed."""
     n, m = z.shape
     repeated = "clones" in case.traits or case.layout in ("same_row", "same_column")
+    repeated = repeated or case.row_scales > 0  # the small rows, less the mean
     units = max(10, n / 2, m / 2) if repeated else 10
     unit = torch.finfo(value.dtype).eps
     size = z.double().square().sum().item() / n * torch.finfo(torch.float64).eps ** 2 * 1e6
@@ -108,8 +109,11 @@ def rank(verdict: Verdict, case: Case, z: Tensor, value: Tensor, grad: Tensor) -
         return
     natural = want / x.norm().item()
     allowed = max(contract_tolerance(z.dtype), 1e-5)
-    # a Gram in float64 fades directions out under four times its noise level of 10 eps |C|_F
-    faded = s.square() < 40 * torch.finfo(torch.float64).eps * s.square().norm()
+    # a Gram in float64 fades directions out under four times its noise level of 10 eps |C|_F, and
+    # under what rounds in rows far from 0
+    unit = torch.finfo(torch.float64).eps
+    rows = (1024 * unit * z.double().norm()) ** 2
+    faded = s.square() < 4 * torch.maximum(10 * unit * s.square().norm(), rows)
     unseen = (u[:, faded].T @ truth @ vh[faded].T).norm().item() if name != "rankme" else 0.0
     if name == "rankme":
         # the constant in its logarithm gives slopes to directions that no Gram in float64 sees:

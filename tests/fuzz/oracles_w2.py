@@ -84,7 +84,7 @@ def gradient(verdict: Verdict, case: Case, z: Tensor, got: Tensor) -> None:
 
 
 def rounded_weights(z: Tensor, normalize: bool, solver: str) -> float:
-    """Of Gram weights A = G^(-1/2) H in float32: A 1 = 0 to eps |A|_F, times the mean. Null
+    """Of Gram weights A = G^(-1/2) H in float32: A 1 = 0 to 2 eps |A|_F, times the mean. Null
     directions are not in A by eigh, and up to (FLOOR |G|_F)^(-1/2) by Newton-Schulz."""
     n, m = z.shape
     rows = used_rows(z, normalize)
@@ -96,7 +96,7 @@ def rounded_weights(z: Tensor, normalize: bool, solver: str) -> float:
         lam = lam.clamp_min(FLOOR[torch.float32] * lam.norm().item())
     lam = lam[lam > (0.0 if solver == "newton_schulz" else unit * top)]
     size = lam.reciprocal().sum().sqrt().item() * mean.norm().item()
-    return unit * size * 2 / (n * math.sqrt(m))
+    return 2 * unit * size * 2 / (n * math.sqrt(m))
 
 
 def cancelled_mean(z: Tensor, normalize: bool) -> float:

@@ -80,7 +80,8 @@ class Rows:
         out = torch.zeros(v.shape[1], v.shape[1], dtype=torch.float64, device=v.device)
         for start in range(0, self.n, products.CHUNK):
             part = slice(start, start + products.CHUNK)
-            b = (self.z[part].float() @ v).double() * scale[part, None] - mean @ v.double()
+            x = self.z[part].double() * scale[part, None] - mean  # before the product rounds
+            b = (x.float() @ v).double()
             out.addmm_(b.mT, b)
         return out
 
