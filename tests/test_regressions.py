@@ -13,6 +13,7 @@ from tests.tolerances import (
     gradient_tolerance,
     resolution_of,
     value_tolerance,
+    w2_tolerance,
 )
 from wssl_fast import reference
 from wssl_fast.backends import native
@@ -212,21 +213,63 @@ def test_a_covariance_with_subnormal_entries() -> None:
     near(eigen.eigvalsh(a).norm(), a.double().norm())
 
 
-def test_an_eigensolver_that_refuses_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def _few_bits(seed: int) -> tuple[Tensor, Tensor]:
+    """Rows r x m of a few distinct entries with zeros, and their weights (r, 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    m = int(torch.randint(20, 130, (1,), generator=generator))
+    r = int(torch.randint(1, 5, (1,), generator=generator))
+    rows = (torch.randn(r, m, generator=generator) / 2).round() / 4
+    return rows, torch.randint(1, 9, (r, 1), generator=generator)
+
+
+def test_roots_of_low_rank_matrices_of_few_bits() -> None:
+    """Of one in ten LAPACK's float32 iteration made NaN, or gave up."""
+    for seed in range(100):
+        rows, weights = _few_bits(seed)
+        a = rows.T @ (weights * rows) / 3
+        root = wf.matrix_sqrt(a, solver="eigh", precision="highest")
+        # |A^(1/2) - B^(1/2)| <= |A - B|^(1/2), A known to k units
+        unit = len(a) * torch.finfo(a.dtype).eps
+        gap = torch.linalg.matrix_norm(root - reference.matrix_sqrt(a), ord=2)
+        assert gap <= (8 * unit * a.norm()) ** 0.5
+
+
+@pytest.mark.parametrize("precision", ["auto", "highest"])
+def test_clones_with_dead_features(precision: str) -> None:
+    for seed in range(60):
+        rows, weights = _few_bits(seed)
+        z = rows.repeat_interleave(60 * weights[:, 0], dim=0).requires_grad_()
+        how = {"solver": "eigh", "normalize": False}
+        value = wf.wasserstein_uniformity(z, precision=precision, **how)
+        (grad,) = torch.autograd.grad(value, z)
+        want = reference.wasserstein_uniformity(z.detach(), normalize=False)
+        limit = w2_tolerance(z.detach(), want.item(), precision, normalize=False)
+        assert abs(value - want) <= limit
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+@pytest.mark.parametrize("way", ["raises", "NaN"])
+def test_an_eigensolver_that_fails_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, way: str, fails: int
+) -> None:
     asked, solve = [], torch.linalg.eigh
 
-    def refuses(a: Tensor) -> tuple[Tensor, Tensor]:
+    def failing(a: Tensor) -> tuple[Tensor, Tensor]:
         asked.append(a.dtype)
-        if len(asked) < 3:
-            raise torch.linalg.LinAlgError("failed to converge")
-        return solve(a)
+        if len(asked) > fails:
+            eigenvalues, vectors = solve(a)
+            return eigenvalues, vectors
+        if way == "raises":
+            raise eigen.LinAlgError("failed to converge")
+        return a.diagonal() * math.nan, a
 
-    monkeypatch.setattr(torch.linalg, "eigh", refuses)
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
     a = torch.tensor([[2.0, 1e-20], [1e-20, 1.0]])
-    eigenvalues, _ = eigen.eigh(a)
-    assert asked == [torch.float32, torch.float32, torch.float64]
+    eigenvalues, vectors = eigen.eigh(a)
+    assert asked == [torch.float32, torch.float64, torch.float64][: fails + 1]
     assert eigenvalues.tolist() == [1.0, 2.0]
-    assert eigenvalues.dtype == torch.float32
+    assert {eigenvalues.dtype, vectors.dtype} == {torch.float32}
 
 
 @pytest.mark.parametrize("shape", [(172, 171), (171, 172)])

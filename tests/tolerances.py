@@ -198,7 +198,7 @@ def resolution_of(
 
 
 def gradient_tolerance(
-    precision: str, dtype: torch.dtype = torch.float32, *, solver: str = "eigh"
+    precision: str, dtype: torch.dtype = torch.float32, *, solver: str = "eigh", k: int = 64
 ) -> float:
     """Largest `gradient_error` down to `resolution(precision)`; medium answers to its cosine."""
     # the gradient comes back in the input's dtype: half a unit in the last place for each entry
@@ -208,7 +208,7 @@ def gradient_tolerance(
             # On directions that the Gram cannot see Q is (1e-7 |G|_F)^(-1/2), from the shift that
             # keeps the iteration stable, and nothing cuts it off: float32 rounds sums of k = 64
             # such terms at eps sqrt(k / 1e-7) = 3e-3; four of them (a, its centring, d, W z)
-            return 1.2e-2 + rounding
+            return 1.2e-2 * max(1.0, math.sqrt(k / 64)) + rounding
         # nu / (2 lambda) at the resolution itself, see there
         return 1e-3 + rounding
     # at the resolution itself the weight of the last directions is off by a few 1e-3

@@ -65,7 +65,8 @@ def gradient(verdict: Verdict, case: Case, z: Tensor, got: Tensor) -> None:
     precision, dtype = precision_of(case), z.dtype
     above = resolution_of(z, precision, normalize=case.normalize, solver=case.solver)
     gap, size, floor = gradient_gap(got, z, above=above, null=precision not in ONE_PASS, **how)
-    allowed = gradient_tolerance(precision, dtype, solver=case.solver) * max(size, floor)
+    most = gradient_tolerance(precision, dtype, solver=case.solver, k=min(n, m))
+    allowed = most * max(size, floor)
     # the reason of FLOOR, a hundred roundings of |P|, whatever is asked of what is above it
     allowed = max(allowed, gradient_tolerance("auto") * floor)
     if reference.relative_spectrum(z, normalize=case.normalize).max() == 0:
