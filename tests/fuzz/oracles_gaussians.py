@@ -171,7 +171,8 @@ def covariance(
     verdict.bound("mean", off.max().item(), 1.0)
     got, want = verdict.in_range("covariance", outputs[1], cov.detach())
     std, off = cov.detach().diagonal().clamp_min(0).sqrt(), 4 * EPS64 * n * size  # of the mean
-    alike = case.row_scales > 0 or "zero_rows" in case.traits or "clones" in case.traits
+    alike = case.row_scales > 0 or case.spectrum == "one_hot"
+    alike = alike or "zero_rows" in case.traits or "clones" in case.traits
     summed = max(2 * math.sqrt(n), n / 2 if alike else 0)
     allowed = unit * (summed + 4) * std[:, None] * std + floor * math.sqrt(n)
     allowed += off[:, None] * off + off[:, None] * std + std[:, None] * off
