@@ -46,8 +46,8 @@ def resolve_solver(solver: str, device: torch.device) -> str:
 
 def accepted_error(precision: str, solver: str, device: torch.device) -> float:
     """Estimated error, `Root.error`, up to which a float32 pass stands."""
-    eigh = resolve_solver(solver, device) == "eigh"
-    return ACCEPTED_LOOKED_UP if precision == "auto" and eigh else ACCEPTED_ERROR
+    looked_up = precision == "auto" and resolve_solver(solver, device) == "eigh"
+    return ACCEPTED_LOOKED_UP if looked_up else ACCEPTED_ERROR
 
 
 def inverse_root(
@@ -100,12 +100,13 @@ def _by_eigh(
         lam, noise, known = _refine(lam, vectors, noise, ritz)
     weight = soft_step(lam + eps, noise)  # a ridge above the noise makes every direction count
     distance = (((lam * weight + eps).clamp_min(0).sqrt() - target) ** 2).sum()
-    error = _relative_error((lam + eps).clamp_min(0), noise)
+    ridged = (lam + eps).clamp_min(0)
+    error = _relative_error(ridged, noise)
     if known:
-        error = torch.hypot(error, _mixing((lam + eps).clamp_min(0), weight, level, known))
+        error = torch.hypot(error, _mixing(ridged, weight, level, known))
     if not basis:
         return Root(a, lam, distance, error)
-    f = torch.where(weight > 0, weight * (lam + eps).clamp_min(0).rsqrt(), 0.0)
+    f = torch.where(weight > 0, weight * ridged.rsqrt(), 0.0)
     vectors.mul_(f.sqrt().to(a.dtype))  # V f V^T = (V f^(1/2)) (V f^(1/2))^T: half a product
     diagonal = (vectors.square() @ lam.to(a.dtype)).double()
     return Root(symmetric_product(vectors, a.dtype), diagonal, distance, error)
