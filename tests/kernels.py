@@ -97,3 +97,16 @@ def a_graph_replays(
         graph.replay()
         for one, other in zip(captured, step(), strict=True):
             assert torch.equal(one, other)
+
+
+def far_from_its_target(n: int, m: int) -> None:
+    """Raw rows of rank 2 and norms of 1e6: W2^2 is |mu|^2 + tr S, and nothing of Q.
+
+    |Y|_F^2 in its place carries the rounding of Q, 3e-4 of it beside null directions.
+    """
+    z = 1e6 * torch.randn(n, 2) @ torch.randn(2, m)
+    value, _ = w2(z, precision="highest", normalize=False)
+    want = reference.wasserstein_uniformity(z, normalize=False)
+    # a float32 sum of k squares, 4 sqrt(k) units, and a half of it in the root
+    unit = torch.finfo(z.dtype).eps * min(n, m) ** 0.5
+    assert abs(value / want - 1) <= 2 * unit

@@ -56,6 +56,11 @@ def test_zoo_of_raw_rows(case: Case, shape: str) -> None:
     check(case(*SHAPES[shape]), "highest", normalize=False)
 
 
+@pytest.mark.parametrize(("n", "m"), [(40, 60), (60, 40)])
+def test_raw_rows_far_from_their_target(n: int, m: int) -> None:
+    kernels.far_from_its_target(n, m)
+
+
 @CASES
 def test_zoo_of_bfloat16_rows(case: Case) -> None:
     z = case(*SHAPES["n<m"], dtype=torch.bfloat16)

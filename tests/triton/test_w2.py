@@ -114,6 +114,13 @@ def test_collapsed_batches(case: Case, precision: str, n: int, m: int) -> None:
         assert pushed <= 1e-2 * math.sqrt(n)
 
 
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(40, 60), (60, 40)])
+def test_raw_rows_far_from_their_target(n: int, m: int, grid: bool) -> None:
+    with on_the_grid() if grid else nullcontext():
+        kernels.far_from_its_target(n, m)
+
+
 @pytest.mark.parametrize("precision", ["auto", "double", "highest"])
 @pytest.mark.parametrize(("n", "m"), [(221, 3), (265, 5), (100, 40)])
 def test_neural_collapse(precision: str, n: int, m: int) -> None:
