@@ -2,8 +2,8 @@
 
 In float32 its iteration does not always come to an end: on one in ten low-rank matrices of a few
 distinct entries with exact zeros, as dead features and cloned rows make them, it raises "failed to
-converge" or returns NaN (measured with MKL; tests/test_regressions.py has such), and so it may
-where entries are subnormal. The same matrix in float64, without what is under eps^2 of its largest
+converge" or returns NaN (with MKL, benchmarks/studies/eigensolver.py), and so it may where entries
+are subnormal. The same matrix in float64, without what is under eps^2 of its largest
 entry, was never seen to fail; should it, its spectrum is moved off zero.
 """
 
