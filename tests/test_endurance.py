@@ -1,9 +1,11 @@
 """What thousands of calls leave behind: nothing; and the rules that say so see a leak."""
 
-import gc
 import mmap
+import multiprocessing
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
 
 import pytest
 import torch
@@ -18,37 +20,55 @@ EVERY = 2 * len(KINDS)  # each kind twice between two samples
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="memory is read from Linux's /proc")
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a pool of threads is started by the first call that is large enough
-    yield
-    torch.set_num_threads(before)
+T = TypeVar("T")
 
 
-def found(call: Callable[[], object], calls: int) -> list[flat.Verdict]:
-    warm_up = endurance.WARM_TURNS * len(KINDS)
-    return Samples.of(endurance.run(call, calls, EVERY, warm_up)).verdicts(len(KINDS))
+def in_a_fresh_process(function: Callable[..., T], *arguments: object) -> T:
+    """One in which other tests compiled functions holds thousands of objects that take several
+    collections to go, and memory and threads of theirs."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as fresh:
+        return fresh.submit(function, *arguments).result()
 
 
-@needs_proc
-def test_calls_leave_nothing_behind(one_thread: None) -> None:
-    assert not [each for each in found(Caller(), 10 * EVERY) if not each.flat]
+def not_flat(call: Callable[[], object], calls: int) -> set[str]:
+    """The rules that a run on one thread breaks: a pool of threads starts at the first call that is
+    large enough."""
+    torch.set_num_threads(1)
+    samples = Samples.of(endurance.run(call, calls, EVERY, endurance.WARM_TURNS * len(KINDS)))
+    return {each.name for each in samples.verdicts(len(KINDS)) if not each.flat}
 
 
-@needs_proc
-def test_what_a_list_keeps_is_seen(one_thread: None) -> None:
-    """By the same rules: the outputs are kept, and 16 KiB a call which no memory that was freed
-    before in this process can hold."""
-    kept: list[object] = []
-    call = Caller()
+class Leak:
+    """A caller that keeps its outputs, and 16 KiB a call which no memory that was freed before can
+    hold."""
 
-    def leak() -> None:
+    def __init__(self) -> None:
+        self.call, self.kept = Caller(), list[object]()
+
+    def __call__(self) -> None:
         pages = mmap.mmap(-1, 2**14)
         pages.write(bytes(2**14))
-        kept.append((call(), pages))
+        self.kept.append((self.call(), pages))
 
-    caught = {each.name for each in found(leak, 5 * EVERY) if not each.flat}
+
+def caller_breaks() -> set[str]:
+    return not_flat(Caller(), 10 * EVERY)
+
+
+def leak_breaks() -> set[str]:
+    return not_flat(Leak(), 5 * EVERY)
+
+
+@needs_proc
+def test_calls_leave_nothing_behind() -> None:
+    assert in_a_fresh_process(caller_breaks) == set()
+
+
+@needs_proc
+def test_what_a_list_keeps_is_seen() -> None:
+    """By the same rules."""
+    caught = in_a_fresh_process(leak_breaks)
     assert {"memory, second half over first", "objects: Tensor"} <= caught, caught
 
 
@@ -72,18 +92,23 @@ def test_rules_tell_one_object_a_call_from_a_cache() -> None:
     assert not flat.constant("threads", [1, 1, 2, 1]).flat
 
 
-def test_calls_are_freed_without_the_collector() -> None:
+def every_kind() -> None:
+    for seed, kind in enumerate(KINDS):
+        kind.run(Draw(random.Random(seed)))
+
+
+def one_cycle() -> None:
+    itself: list[object] = [torch.zeros(1)]
+    itself.append(itself)
+
+
+@pytest.mark.parametrize(
+    ("call", "left"),
+    [(every_kind, {}), (one_cycle, {"list": 1, "Tensor": 1})],
+    ids=["every kind", "a cycle"],
+)
+def test_calls_are_freed_without_the_collector(
+    call: Callable[[], object], left: dict[str, int]
+) -> None:
     """No reference cycle: tensors go with their last name, not when the collector runs."""
-
-    def all_kinds() -> None:
-        for seed, kind in enumerate(KINDS):
-            kind.run(Draw(random.Random(seed)))
-
-    all_kinds()
-    gc.collect()
-    gc.disable()
-    try:
-        all_kinds()
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+    assert in_a_fresh_process(endurance.cycles, call) == left

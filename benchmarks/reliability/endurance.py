@@ -48,6 +48,26 @@ def sample(calls: int) -> Sample:
     )
 
 
+def cycles(call: Callable[[], object]) -> dict[str, int]:
+    """What one call leaves that only the collector frees, by type. A call before it warms up.
+
+    Of this process: one that has compiled functions or lost threads holds cycles whose finalizers
+    leave others, for several collections; a fresh process tells what is the call's.
+    """
+    call()
+    gc.collect()
+    gc.disable()
+    try:
+        call()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        return dict(Counter(type(each).__qualname__ for each in gc.garbage))
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
 def run(call: Callable[[], object], calls: int, every: int, warm_up: int) -> Iterator[Sample]:
     """A sample before the first of `calls` calls and one each `every`, after a warm-up."""
     for _ in range(warm_up):
