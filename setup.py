@@ -128,6 +128,15 @@ def build_cuda(folder: Path) -> Path:
     return module
 
 
+def without_run_paths(command: list[str]) -> list[str]:
+    """Without those that this Python was linked with, which are folders of the machine it was built
+    on; those of LDFLAGS stay."""
+    wanted = shlex.split(os.environ.get("LDFLAGS", ""))
+    of_python = shlex.split(sysconfig.get_config_var("LDSHARED") or "")
+    dropped = {f for f in of_python if f.startswith("-Wl,-rpath")} - set(wanted)
+    return [flag for flag in command if flag not in dropped]
+
+
 def native() -> dict[str, object]:
     """Arguments of `setup` that build the extensions, or none where both are skipped."""
     parts = {"wssl_fast._cpu": SETTING, CUDA: CUDA_SETTING}
@@ -167,6 +176,10 @@ def native() -> dict[str, object]:
                 compile_one(obj, src, ext, cc_args, [*extra_postargs, *flags], pp_opts)
 
             self.compiler._compile = compile_with_flags
+            for linker in ("linker_so", "linker_so_cxx"):
+                command = getattr(self.compiler, linker, None)
+                if isinstance(command, list):
+                    setattr(self.compiler, linker, without_run_paths(command))
             super().build_extensions()
 
         def build_extension(self, ext: Extension) -> None:
