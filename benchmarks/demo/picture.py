@@ -5,20 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.demo.speed import OURS, Curve, SpeedSettings
+from benchmarks.plots import style
+from benchmarks.plots.style import FAINT
 from benchmarks.ssl_small import EpochReport, RunReport
 
-INK = "#1f2933"
-FAINT = "#8a94a0"
-GRID = "#e6e9ed"
 PAPER = "#ffffff"
 ACCENT = "#0b7a75"  # the package, and the arm that trains with it
 ALONE = "#d1603d"  # Barlow Twins alone
@@ -31,23 +26,10 @@ PEER_COLORS = {
     "L_U, pdist": "#8f7a3c",
 }
 STYLE = {
-    "font.family": "DejaVu Sans",
+    **style.STYLE,
     "font.size": 12,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.titlesize": 14,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
     "axes.titlepad": 12,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
     "lines.linewidth": 2.4,
     "lines.solid_capstyle": "round",
 }

@@ -13,31 +13,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.peers import SSL_LOSSES, W2_FORMS
 from benchmarks.suites.core import is_ours
+from wssl_fast.cli import picture
 
-INK, FAINT, GRID = "#1f2933", "#8a94a0", "#e6e9ed"
-OURS_COLOR = "#0072b2"
+INK, GRID, OURS_COLOR = picture.INK, picture.GRID, picture.BLUE
+FAINT = "#8a94a0"
 PEER_COLORS = ("#d55e00", "#009e73", "#cc79a7", "#a67c00", "#56a0d3", "#6f4e9c", "#555555")
 """After Okabe and Ito, Color Universal Design (2008), its yellow darkened for a white page."""
 
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.titlepad": 10,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-}
+STYLE = {**picture.STYLE, "axes.edgecolor": FAINT}  # as `wssl-fast inspect --plot` draws
 DPI = 110
 COLUMN = 1.03  # of the axes' width: where the labels' column begins
 

@@ -38,7 +38,6 @@ STYLE: dict[Any, Any] = {  # keys are a closed set to matplotlib's types
     "xtick.color": INK,
     "ytick.color": INK,
     "text.color": INK,
-    "lines.solid_capstyle": "round",
 }
 DEEPEST = 1e-6  # of the largest: a singular value below is drawn there
 PAIR_ROWS = 1500  # 1.1 million pairs: a smooth histogram
@@ -106,7 +105,10 @@ def _spectra(axes: Axes, sets: Sequence[Set]) -> None:
         place = range(1, len(sigma) + 1)
         rank = float(one.values["effective_rank"] or 0)
         label = f"{one.name}: effective rank {rank:.1f}"
-        axes.plot(place, drawn, color=one.color, linewidth=2.6, label=label, zorder=3)
+        axes.plot(
+            place, drawn, color=one.color, linewidth=2.6, solid_capstyle="round", label=label,
+            zorder=3,
+        )  # fmt: skip
         if len(sets) == 1:
             axes.fill_between(place, drawn, DEEPEST * top, color=one.color, alpha=0.10, linewidth=0)
         if rank > 0:
