@@ -206,6 +206,26 @@ def test_export_within_a_formulation(strict: bool) -> None:
         assert torch.equal(program.module()(x), step(x))
 
 
+@pytest.mark.parametrize(
+    "call", [wf.wasserstein_uniformity, wf.uniformity, wf.effective_rank, wf.covariance_spectrum]
+)
+def test_a_graph_captured_without_a_gradient_says_so(call: Callable[..., Tensor]) -> None:
+    class Call(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return call(z).sum()
+
+    z, leaf = torch.randn(12, 6), torch.randn(12, 6).requires_grad_()
+    without = torch.export.export(Call(), (z,)).module()
+    with pytest.raises(RuntimeError, match="Capture it with inputs that do"):
+        without(leaf).backward()
+    torch.export.export(Call(), (z.clone().requires_grad_(),)).module()(leaf).backward()
+    got, leaf.grad = leaf.grad, None
+    Call()(leaf).backward()
+    assert got is not None
+    assert leaf.grad is not None
+    assert torch.equal(got, leaf.grad)
+
+
 def test_export_across_the_formulations_is_an_error() -> None:
     step = Step(wf.nn.WassersteinUniformityLoss())
     n = torch.export.Dim("n", min=2, max=512)

@@ -241,6 +241,19 @@ def test_strides_do_not_matter(function: Function) -> None:
 
 
 @EVERY
+def test_the_value_may_be_changed_in_place(function: Function) -> None:
+    """As in `loss += other`: an operator does not need its output for the backward."""
+    inputs = function.inputs()
+    _, upstream, want = run(function, inputs)
+    leaves = tuple(t.detach().requires_grad_() for t in inputs)
+    output = first(function.call(*leaves))
+    output += 1
+    output *= 2
+    got = torch.autograd.grad(output, leaves, upstream / 2)
+    assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
+
+
+@EVERY
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_stays_in_its_own_problem(function: Function, bad: float) -> None:
     inputs = function.inputs(torch.float32, 2)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,17 @@ ERRORS: tuple[tuple[type[Exception], str, Callable[[], object]], ...] = (
     (ValueError, r"\ba .*\(3, 4\)", lambda: wf.matrix_inv_sqrt(Z)),
     (ValueError, r"cov_x .*\(3, 4\)", lambda: wf.gaussian_w2(Z[0], Z)),
     (ValueError, r"mean_x .*\(4,\)", lambda: wf.gaussian_w2(Z[0], torch.eye(3))),
+    (TypeError, r"z .*sparse_coo", lambda: wf.wasserstein_uniformity(Z.to_sparse())),
+    (TypeError, r"z .*sparse_csr", lambda: wf.uniformity(Z.to_sparse_csr())),
+    (TypeError, r"z .*mkldnn", lambda: wf.effective_rank(Z.to_mkldnn())),
+    (TypeError, r"z .*nested", lambda: wf.rankme(torch.nested.nested_tensor([Z]))),
+    (TypeError, r"x .*nested", lambda: wf.alignment(torch.nested.nested_tensor([Z]), Z)),
+    (ValueError, r"eps .*1000", lambda: wf.wasserstein_uniformity(Z, eps=10**400)),
+    (ValueError, r"weight .*inf", lambda: wf.nn.FrechetLoss(weight=float("inf"))),
+    (TypeError, r"eps .*bool", lambda: wf.wasserstein_uniformity(Z, eps=np.True_)),
+    (TypeError, r"normalize .*'no'", lambda: wf.uniformity(Z, normalize="no")),  # type: ignore[arg-type]
+    (TypeError, r"squared .*None", lambda: wf.frechet_distance(Z, Z, squared=None)),  # type: ignore[arg-type]
+    (TypeError, r"squared .*2", lambda: wf.nn.FrechetLoss(squared=2)),  # type: ignore[arg-type]
 )
 
 
@@ -42,6 +54,13 @@ def test_errors_name_the_argument(
 ) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    want = wf.wasserstein_uniformity(Z, eps=0.5, normalize=False)
+    for half in (np.float16(0.5), np.float32(0.5), np.float64(0.5)):
+        assert torch.equal(wf.wasserstein_uniformity(Z, eps=half, normalize=np.False_), want)
+    assert wf.nn.UniformityLoss(t=np.int64(3)).t == 3.0
 
 
 @pytest.mark.parametrize("make", [wf.nn.WassersteinUniformityLoss, wf.nn.UniformityLoss])

@@ -100,6 +100,18 @@ def test_vmap_is_a_loop(function: Function) -> None:
 
 
 @EVERY
+def test_vmap_over_nothing(function: Function) -> None:
+    want = first(function.call(*function.inputs()))
+    for dim in (0, 1):
+        inputs = tuple(t.movedim(0, dim) for t in function.inputs(torch.float32, 0))
+        assert first(vmap(function.call, in_dims=dim)(*inputs)).shape == (0, *want.shape)
+    if len(inputs) > 1:
+        in_dims = (None, *(0 for _ in inputs[1:]))
+        given = (function.inputs()[0], *function.inputs(torch.float32, 0)[1:])
+        assert first(vmap(function.call, in_dims=in_dims)(*given)).shape == (0, *want.shape)
+
+
+@EVERY
 def test_vmap_with_arguments_that_all_share(function: Function) -> None:
     inputs = function.inputs(torch.float32, BATCH)
     for shared in range(1, len(inputs)):

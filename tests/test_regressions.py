@@ -330,6 +330,20 @@ def test_rows_that_are_equal_are_not_pushed(precision: str) -> None:
     assert z.grad.eq(0).all()
 
 
+# what was tried by hand
+
+
+@pytest.mark.parametrize("t", [1e-44, 1e-46, 1e-320])
+def test_l_u_of_a_kernel_that_is_flat(t: float) -> None:
+    """2 t is 0 in float32, and a row with itself has the exponent -inf."""
+    z = torch.randn(6, 4).requires_grad_()
+    value = wf.uniformity(z, t=t)
+    value.backward()
+    assert value == 0
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
 # matrix roots by Newton-Schulz
 
 

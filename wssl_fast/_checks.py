@@ -1,6 +1,9 @@
 """Argument checks shared by the public functions: each error names the argument, what was given
 and what is expected."""
 
+import numbers
+import sys
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,9 @@ PRECISIONS = ("auto", "double", "highest", "high", "medium")
 def floating(name: str, x: object) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.layout != torch.strided or x.is_nested:
+        kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").strip("_")
+        raise TypeError(f"{name} must be a dense tensor, got a {kind} one")
     if x.dtype not in FLOATING:
         raise TypeError(
             f"{name} must have dtype float64, float32, float16 or bfloat16, got {x.dtype}"
@@ -73,12 +79,22 @@ def square(name: str, x: object) -> Tensor:
 def number(name: str, value: object, *, minimum: float, exclusive: bool = False) -> float:
     # a tuple: PyTorch 2.6 cannot compile int | float
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        value = float(value)  # of NumPy
     below = value <= minimum if exclusive else value < minimum
-    if below or value - value != 0:  # NaN and infinity; math.isfinite is opaque to torch.compile
+    if below or not value <= sys.float_info.max:  # math.isfinite is opaque to torch.compile
         relation = ">" if exclusive else ">="
         raise ValueError(f"{name} must be finite and {relation} {minimum:g}, got {value}")
     return float(value)
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        if type(value).__module__ != "numpy" or type(value).__name__ not in ("bool", "bool_"):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+        value = bool(value)
+    return value
 
 
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:

@@ -18,13 +18,14 @@ one process would have. All processes of the group have to make the call; wrong 
 them is an error on all. Everything is exchanged in the forward (docs/distributed.md).
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from wssl_fast import _checks as checks
-from wssl_fast._calls import fold, wants_grad
+from wssl_fast._calls import fold, unfold, wants_grad
 from wssl_fast.backends import choice
 from wssl_fast.ops import gaussians, pairwise, w2
 
@@ -110,15 +111,15 @@ def wasserstein_uniformity(
             precision=precision,
         )
     z = checks.rows("z", z)
+    normalize, squared = checks.flag("normalize", normalize), checks.flag("squared", squared)
     eps = checks.number("eps", eps, minimum=0.0)
     solver = checks.choice("solver", solver, checks.SOLVERS)
     precision = checks.choice("precision", precision, checks.PRECISIONS)
     operator = w2.gram if z.shape[-2] <= z.shape[-1] else w2.covariance
     value: Tensor = operator(
-        fold(z), bool(normalize), bool(squared), eps, solver, precision, wants_grad(z),
-        choice.requested(),
-    )[0]  # fmt: skip
-    return value.reshape(z.shape[:-2])
+        fold(z), normalize, squared, eps, solver, precision, wants_grad(z), choice.requested()
+    )[0]
+    return unfold(value, z.shape[:-2])
 
 
 def uniformity(
@@ -156,9 +157,8 @@ def uniformity(
         return distributed.uniformity(group, lambda: z, t=t, normalize=normalize)
     z = checks.rows("z", z, minimum_rows=2)
     t = checks.number("t", t, minimum=0.0, exclusive=True)
-    value: Tensor = pairwise.uniformity(
-        fold(z), t, bool(normalize), wants_grad(z), choice.requested()
-    )[0]
+    normalize = checks.flag("normalize", normalize)
+    value: Tensor = pairwise.uniformity(fold(z), t, normalize, wants_grad(z), choice.requested())[0]
     return value.reshape(z.shape[:-2])
 
 
@@ -197,7 +197,8 @@ def alignment(
     x, y = checks.rows("x", x), checks.rows("y", y)
     checks.same_shape("x", x, "y", y)
     alpha = checks.number("alpha", alpha, minimum=0.0, exclusive=True)
-    value: Tensor = pairwise.alignment(fold(x), fold(y), alpha, bool(normalize))
+    normalize = checks.flag("normalize", normalize)
+    value: Tensor = pairwise.alignment(fold(x), fold(y), alpha, normalize)
     return value.reshape(x.shape[:-2])
 
 
@@ -241,11 +242,12 @@ def frechet_distance(
             f"{tuple(x.shape)} and {tuple(y.shape)}"
         )
     checks.same_kind("x", x, "y", y)
+    squared = checks.flag("squared", squared)
     eps = checks.number("eps", eps, minimum=0.0)
     solver = checks.choice("solver", solver, checks.SOLVERS)
     checks.choice("precision", precision, checks.PRECISIONS)
-    value: Tensor = gaussians.frechet_distance(fold(x), fold(y), bool(squared), eps, solver)[0]
-    return value.reshape(x.shape[:-2])
+    value: Tensor = gaussians.frechet_distance(fold(x), fold(y), squared, eps, solver)[0]
+    return unfold(value, x.shape[:-2])
 
 
 def gaussian_w2(
@@ -276,6 +278,7 @@ def gaussian_w2(
         tensor(5.)
     """
     cov_x = checks.square("cov_x", cov_x)
+    squared = checks.flag("squared", squared)
     m = cov_x.shape[-1]
     mean_y = cov_x.new_zeros(m) if mean_y is None else mean_y
     target = cov_y is None  # in float64: 1/m rounded to half precision would be another
@@ -298,11 +301,11 @@ def gaussian_w2(
         means.append(mean)
         covs.append(cov)
     (mx, my), (cx, cy) = (
-        [t.expand(*batch, m).reshape(-1, m) for t in means],
-        [t.expand(*batch, m, m).reshape(-1, m, m) for t in covs],
+        [t.expand(*batch, m).reshape(math.prod(batch), m) for t in means],
+        [t.expand(*batch, m, m).reshape(math.prod(batch), m, m) for t in covs],
     )
-    value: Tensor = gaussians.gaussian_w2(mx, cx, my, cy, bool(squared))[0]
-    return value.reshape(batch)
+    value: Tensor = gaussians.gaussian_w2(mx, cx, my, cy, squared)[0]
+    return unfold(value, batch)
 
 
 def batch_covariance(z: Tensor, *, normalize: bool = False) -> tuple[Tensor, Tensor]:
@@ -327,6 +330,6 @@ def batch_covariance(z: Tensor, *, normalize: bool = False) -> tuple[Tensor, Ten
                 [0., 0.]]))
     """
     z = checks.rows("z", z)
-    m = z.shape[-1]
-    mean, cov = gaussians.batch_covariance(fold(z), bool(normalize))
-    return mean.reshape(*z.shape[:-2], m), cov.reshape(*z.shape[:-2], m, m)
+    normalize = checks.flag("normalize", normalize)
+    mean, cov = gaussians.batch_covariance(fold(z), normalize)
+    return unfold(mean, z.shape[:-2]), unfold(cov, z.shape[:-2])

@@ -37,7 +37,7 @@ class _Gathering(nn.Module):
 
     def __init__(self, gather_distributed: bool) -> None:
         super().__init__()
-        self.gather_distributed = bool(gather_distributed)
+        self.gather_distributed = checks.flag("gather_distributed", gather_distributed)
         if self.gather_distributed and not dist.is_available():
             raise ValueError(
                 "gather_distributed is True, but this build of PyTorch has no torch.distributed"
@@ -82,7 +82,7 @@ class _GaussianLoss(_Gathering):
     ) -> None:
         super().__init__(gather_distributed)
         self.weight = weight
-        self.squared = bool(squared)
+        self.squared = checks.flag("squared", squared)
         self.eps = checks.number("eps", eps, minimum=0.0)
         self.solver = checks.choice("solver", solver, checks.SOLVERS)
         self.precision = checks.choice("precision", precision, checks.PRECISIONS)
@@ -173,7 +173,7 @@ class UniformityLoss(_Gathering):
         super().__init__(gather_distributed)
         self.t = checks.number("t", t, minimum=0.0, exclusive=True)
         self.weight = weight
-        self.normalize = bool(normalize)
+        self.normalize = checks.flag("normalize", normalize)
 
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> Tensor:
         views = 1 if z_b is None else 2
@@ -224,7 +224,7 @@ class AlignmentLoss(_Gathering):
         super().__init__(gather_distributed)
         self.alpha = checks.number("alpha", alpha, minimum=0.0, exclusive=True)
         self.weight = weight
-        self.normalize = bool(normalize)
+        self.normalize = checks.flag("normalize", normalize)
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
         group = self._group()

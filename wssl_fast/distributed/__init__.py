@@ -93,6 +93,8 @@ def wasserstein_uniformity(
 
     def prepare() -> list[Tensor]:
         z = _rows(team, "z", rows())
+        checks.flag("normalize", normalize)
+        checks.flag("squared", squared)
         checks.number("eps", eps, minimum=0.0)
         checks.choice("solver", solver, checks.SOLVERS)
         checks.choice("precision", precision, checks.PRECISIONS)
@@ -113,6 +115,7 @@ def uniformity(
     def prepare() -> list[Tensor]:
         z = _rows(team, "z", rows())
         checks.number("t", t, minimum=0.0, exclusive=True)
+        checks.flag("normalize", normalize)
         return [z]
 
     (z,), opening = team.agree({"t": t, "normalize": bool(normalize), **told}, prepare)
@@ -140,6 +143,7 @@ def alignment(
         pair = [_rows(team, "x", x), _rows(team, "y", y)]
         checks.same_shape("x", pair[0], "y", pair[1])
         checks.number("alpha", alpha, minimum=0.0, exclusive=True)
+        checks.flag("normalize", normalize)
         return pair
 
     pair, opening = team.agree({"alpha": alpha, "normalize": bool(normalize), **told}, prepare)

@@ -46,7 +46,7 @@ class Operator:
         self.function = ""  # the public one that it belongs to, for errors
         self.transformed: Callable[..., Any] | None = None
         names = [argument.name for argument in overload._schema.arguments]
-        self._with_grad = names.index("with_grad") if "with_grad" in names else None
+        self.with_grad = names.index("with_grad") if "with_grad" in names else None
 
     def __call__(self, *arguments: Any) -> Any:
         transformed = _transforms.active()
@@ -62,7 +62,7 @@ class Operator:
 
     def _for_a_gradient(self, arguments: _transforms.Arguments) -> _transforms.Arguments:
         """A tensor wrapped by transforms does not say whether one of them wants a gradient."""
-        at = self._with_grad
+        at = self.with_grad
         return arguments if at is None else (*arguments[:at], True, *arguments[at + 1 :])
 
 
@@ -88,6 +88,9 @@ def differentiate(
     backward: Callable[..., Any],
 ) -> None:
     """Attaches a backward to an operator made by `define`, of the public `function`."""
+    at = operator.with_grad
+    if at is not None:
+        setup_context, backward = _with_what_a_backward_needs(at, function, setup_context, backward)
     torch.library.register_autograd(
         operator.overload, backward, setup_context=setup_context, lib=LIBRARY
     )
@@ -95,6 +98,28 @@ def differentiate(
     operator.transformed = _transforms.transformed(
         operator, operator.overload, function, setup_context, backward
     )
+
+
+def _with_what_a_backward_needs(
+    at: int, function: str, setup_context: Callable[..., None], backward: Callable[..., Any]
+) -> tuple[Callable[..., None], Callable[..., Any]]:
+    """An error for a graph that was captured without a gradient (argument `at` is False in it) and
+    is given inputs that want one."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        setup_context(ctx, inputs, output)
+        ctx.has_gradient = inputs[at]
+
+    def run(ctx: Any, *grads: Tensor) -> Any:
+        if not ctx.has_gradient:
+            raise RuntimeError(
+                f"wssl_fast.{function} was captured (torch.export, make_fx, torch.jit.trace) with "
+                "inputs that require no gradient, and prepared none. Capture it with inputs that "
+                "do."
+            )
+        return backward(ctx, *grads)
+
+    return setup, run
 
 
 def forbid_double_backward(operator: Operator, function: str) -> None:

@@ -66,8 +66,11 @@ def fold_vmapped(
         return a.reshape(size * a.shape[1], *a.shape[2:])
 
     def unfolded(t: Tensor) -> Tensor:
-        return t.reshape(size, t.shape[0] // size, *t.shape[1:])
+        return t.reshape(size, problems, *t.shape[1:])
 
+    # b, as t.shape[0] // size would be if size were never 0
+    first, dim = next((a, d) for a, d in zip(arguments, dims, strict=True) if isinstance(a, Tensor))
+    problems = first.shape[1] if dim == 0 else first.shape[0]
     output = operator(*map(folded, arguments, dims))
     if isinstance(output, Tensor):
         return unfolded(output), 0

@@ -124,6 +124,7 @@ def backward(z: Tensor, sums: PairSums, grad: Tensor, t: float, normalize: bool)
 def exp_block(e: Tensor, factor: float, row: Tensor, column: Tensor) -> Tensor | float:
     """In place: e_ij <- exp(factor e_ij + row_i + column_j); the sum in float64.
     e (a, b); row (a,), column (b,) float64."""
+    factor = max(factor, torch.finfo(e.dtype).tiny)  # 0 times the -inf of a row with itself
     if products.compiled(e):
         return native.exp_block_(e, s=factor, row=row, col=column)
     e.mul_(factor).add_(row.to(e.dtype)[:, None]).add_(column.to(e.dtype)).exp_()
