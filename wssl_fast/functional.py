@@ -72,8 +72,9 @@ def wasserstein_uniformity(
         precision: `auto`: float32, repeated in float64 only where the spectrum needs it, so that
             directions down to 3e-5 of the largest singular value are pushed rightly. `double`:
             float64 inside, down to 1e-6. `highest`, `high`, `medium`: one float32 pass, right
-            to 1e-3 on directions above 1e-2 (a CPU computes all three in float32; on a GPU `high`
-            and `medium` round float32 rows to 16 bits for the Gram matrix: docs/gpu.md).
+            to 1e-3 on directions above 1e-2, by newton_schulz to about 1e-2 (a CPU computes all
+            three in float32; on a GPU `high` and `medium` round float32 rows to 16 bits for the
+            Gram matrix: docs/gpu.md).
         group: processes that the rows are spread over; the formulation follows from the rows of
             all. It runs as PyTorch calls on every device (`high` and `medium` as `highest`).
 

@@ -1,8 +1,8 @@
 """What the eager backend knows about rounding: dtypes, noise levels, chunk sizes.
 
 Noise. A Gram or covariance matrix accumulated in a format of unit eps has eigenvalues that are
-uncertain by 0.03 to 1.3 eps |C|_F in their lower half, from flat spectra to near-constant ones, and
-by up to 5 where 20,000 rows are clones, whose products round alike instead of at random
+uncertain by 0.02 to 0.93 eps |C|_F in their lower half, from flat spectra to near-constant ones,
+and by up to 5 where 20,000 rows are clones, whose products round alike instead of at random
 (benchmarks/studies/gram_noise.py); CLONES is twice that, for longer batches. float32 takes the
 ordinary figure: clones then look like signal at the noise level, which `auto` answers with a
 float64 pass. float64, after which nothing comes, takes the larger one, and still resolves 2e-7 of
