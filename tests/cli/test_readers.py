@@ -1,6 +1,13 @@
 """Readers: every format gives the same rows, block by block, and says what is wrong with a file."""
 
+import os
+import random
+import struct
+import subprocess
+import sys
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +123,63 @@ def test_npy_of_other_things(tmp_path: Path) -> None:
     refused(path, "Python objects: ragged rows")  # and nothing was unpickled
 
 
+HEADERS = {
+    "unclosed bracket": "{'descr': '<f4', 'fortran_order': False, 'shape': (60, 8), ",
+    "no literal": "{'descr': '<f4', 'fortran_order': False, 'shape': (60, 8} }",
+    "a list as a name": "{[]: '<f4', 'fortran_order': False, 'shape': (60, 8)}",
+    "an empty dtype": "{'descr': (), 'fortran_order': False, 'shape': (60, 8)}",
+    "a bool": "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 8)}",
+    "negative rows": "{'descr': '<f4', 'fortran_order': False, 'shape': (-5, 8)}",
+    "both negative": "{'descr': '<f4', 'fortran_order': False, 'shape': (-5, -8)}",
+    "endless": "{'descr': '<f4', 'fortran_order': False, 'shape': (5, " + "9" * 30 + ")}",
+    "nested": "{'descr': " + "-" * 5000 + "1, 'fortran_order': False, 'shape': (60, 8)}",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_npy_headers_of_strangers(header: str, tmp_path: Path) -> None:
+    text = header.encode() + b"\n"
+    data = files.rows().numpy().tobytes()
+    npy = tmp_path / "a.npy"
+    npy.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data)
+    match = r"no NumPy file|cannot be read|has shape|header promises"
+    refused(npy, match)
+    npz = tmp_path / "a.npz"
+    with zipfile.ZipFile(npz, "w") as archive:
+        archive.write(npy, "embeddings.npy")
+    refused(npz, match)
+
+
+@pytest.mark.parametrize("method", ["deflated", "bzip2", "lzma"])
+def test_npz_whose_stream_is_damaged(method: str, tmp_path: Path) -> None:
+    npy = files.npy(tmp_path / "a.npy", files.rows(5000))
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", getattr(zipfile, f"ZIP_{method.upper()}")) as archive:
+        archive.write(npy, "embeddings.npy")
+    whole = path.read_bytes()
+    for place in (46, 60, len(whole) // 2):  # the stream begins at 44
+        damaged = bytearray(whole)
+        damaged[place : place + 4] = b"\xff" * 4
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"no NumPy file|is damaged|cannot be read") as error:
+            list(open_sources([path])[0].blocks(512))
+        assert str(path) in str(error.value)
+
+
+def test_npz_that_is_encrypted_or_compressed_by_a_stranger(tmp_path: Path) -> None:
+    path = files.npz_compressed(tmp_path / "a.npz", files.rows())
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    for local, central, value, match in (
+        (6, 8, 1, "cannot be read .*encrypted"),
+        (8, 10, 97, "cannot be read .*compression method"),
+    ):
+        changed = bytearray(whole)
+        changed[local] = changed[directory + central] = value
+        path.write_bytes(changed)
+        refused(path, match)
+
+
 @pytest.mark.parametrize("write", [files.npz, files.npz_compressed])
 def test_damaged_npz(tmp_path: Path, write: object) -> None:
     path = write(tmp_path / "a.npz", files.rows(5000))  # type: ignore[operator]
@@ -134,6 +198,13 @@ def test_npz_whose_member_is_short(tmp_path: Path) -> None:
         member = archive.read("embeddings.npy")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("embeddings.npy", member[:-8])
+    refused(path, "truncated: its header promises 1,920 bytes of data, it has 1,912")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("embeddings.npy", member[:-8])
+    short = bytearray(path.read_bytes())
+    size = short.index(b"PK\x01\x02") + 24
+    short[size : size + 4] = len(member).to_bytes(4, "little")  # a directory that lies
+    path.write_bytes(short)
     refused(path, "is truncated: 8 bytes are missing", reading=True)
 
 
@@ -171,16 +242,124 @@ def test_damaged_and_ragged_parquet(tmp_path: Path) -> None:
     refused(path, r"no column of rows of floats \(x double\[1\], y double\[1\]\)")
 
 
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    arrow, parquet = files.arrow_or_skip()
+    path = tmp_path / "a.parquet"
+    lists = arrow.array([[1.0, 2.0]], arrow.list_(arrow.float32()))
+    parquet.write_table(arrow.table([lists, lists], names=["z", "z"]), path)
+    for key in (None, "z"):
+        refused(path, "has more than one column 'z'", key)
+    ids = arrow.array([1])
+    parquet.write_table(arrow.table([ids, lists, ids], names=["id", "z", "id"]), path)
+    (source,) = open_sources([path])
+    assert next(source.blocks(1)).tolist() == [[1.0, 2.0]]
+
+
+def test_parquet_that_promises_rows_and_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, parquet = files.arrow_or_skip()
+    path = files.parquet_lists(tmp_path / "a.parquet", files.rows())
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda self, **_: iter(()))
+    refused(path, "promises 60 rows and has none")
+
+
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     refused(tmp_path / "absent.npy", "cannot be read .No such file")
     (tmp_path / "a.csv").touch()
     refused(tmp_path / "a.csv", "unknown format '.csv': expected .npy, .npz")
     refused(tmp_path / "absent", r"unknown format '\(no suffix\)'")
+    refused(tmp_path / f"{'x' * 300}.npy", "cannot be read .File name too long")
+
+
+LOCKED = """
+import os, sys
+from pathlib import Path
+from wssl_fast.cli.readers import InputError, open_sources
+if os.geteuid() == 0:
+    os.setuid(65534)  # root reads everything
+for path in ("locked/a.npy", "locked", "a.npy"):
+    try:
+        open_sources([Path(path)])
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are Unix's")
+def test_paths_without_permission(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    files.npy(locked / "a.npy", files.rows())
+    files.npy(tmp_path / "a.npy", files.rows()).chmod(0)
+    locked.chmod(0)
+    found = subprocess.run(
+        [sys.executable, "-c", LOCKED], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    locked.chmod(0o700)
+    assert found.stdout.splitlines() == [
+        f"{path}: cannot be read (Permission denied)"
+        for path in ("locked/a.npy", "locked", "a.npy")
+    ], found.stderr
+
+
+def npz_by(method: int) -> Callable[[Path, torch.Tensor], Path]:
+    def write(path: Path, z: torch.Tensor) -> Path:
+        npy = files.npy(path.with_suffix(".npy"), z)
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.write(npy, "embeddings.npy")
+        return path
+
+    return write
+
+
+def mutant(whole: bytes, rng: random.Random) -> bytes:
+    """Bits flipped, bytes set, cut out or put in, the end cut off; often in the headers."""
+    data = bytearray(whole)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        near = rng.randrange(min(len(data), rng.choice((128, len(data)))))
+        i = rng.choice((near, near, near, -1 - near)) % len(data)
+        match rng.randrange(5):
+            case 0 | 1:
+                data[i] ^= 1 << rng.randrange(8)
+            case 2:
+                data[i] = rng.choice(b"\x00\x7f\x80\xff({['-9")
+            case 3:
+                data[i : i + rng.randrange(8)] = rng.randbytes(rng.randrange(4))
+            case _:
+                del data[len(data) - rng.randrange(1 + min(len(data) - 2, 100)) :]
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix"),
+    [
+        *files.FORMATS.values(),
+        (npz_by(zipfile.ZIP_BZIP2), ".npz"),
+        (npz_by(zipfile.ZIP_LZMA), ".npz"),
+    ],
+    ids=[*files.FORMATS, "npz, bzip2", "npz, lzma"],
+)
+def test_damaged_files_of_every_kind_are_read_or_refused(
+    write: Callable[[Path, torch.Tensor], Path], suffix: str, tmp_path: Path
+) -> None:
+    whole = write(tmp_path / f"a{suffix}", files.rows(20, 6)).read_bytes()
+    rng, path, refusals = random.Random(0), tmp_path / f"mutant{suffix}", []
+    for _ in range(100):
+        path.write_bytes(mutant(whole, rng))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy's, of headers as Python 2 wrote them
+                for source in open_sources([path]):
+                    for block in source.blocks(16):
+                        assert block.shape[1] == source.width
+        except InputError as error:
+            refusals.append(str(error))
+    assert 0 < len(refusals) < 100
+    assert all(refusal.startswith(str(path)) for refusal in refusals)
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").touch()
     refused(tmp_path / "a.parquet", r"needs pyarrow: pip install 'wssl-fast\[inspect\]'")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wssl_fast.cli.readers.arrays import open_npy, open_npz
 from wssl_fast.cli.readers.columns import open_parquet
-from wssl_fast.cli.readers.source import InputError, Source
+from wssl_fast.cli.readers.source import InputError, Source, refusing
 from wssl_fast.cli.readers.tensors import open_safetensors
 
 __all__ = ["InputError", "Source", "open_sources"]
@@ -51,13 +51,14 @@ def open_sources(paths: Sequence[Path], key: str | None = None) -> list[Source]:
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
-        if not path.is_dir():
+        with refusing(path, "cannot be read"):  # a name too long, a folder that is locked
+            found = [p for p in path.iterdir() if p.suffix in FORMATS] if path.is_dir() else None
+        if found is None:
             yield path
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix in FORMATS)
         if not found:
             raise InputError(path, f"a folder without {_formats()} files")
-        yield from found
+        yield from sorted(found)
 
 
 def _open(path: Path, key: str | None) -> Source:

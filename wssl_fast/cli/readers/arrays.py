@@ -3,7 +3,6 @@
 import math
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ import torch
 from numpy.lib import format as npy_format
 from torch import Tensor
 
-from wssl_fast.cli.readers.source import InputError, Source, choose
+from wssl_fast.cli.readers.source import InputError, Source, choose, refusing
 
 DTYPES = {"f2": torch.float16, "f4": torch.float32, "f8": torch.float64}
 
@@ -34,20 +33,16 @@ def open_npy(path: Path, key: str | None) -> Source:
         header = _header(path, file)
         start = file.tell()
     dtype, rows, width = _check(path, header)
-    has = path.stat().st_size - start
-    if has < header.nbytes:
-        raise InputError(
-            path,
-            f"is truncated: its header promises {header.nbytes:,} bytes of data, it has {has:,}",
-        )
+    _check_size(path, header, path.stat().st_size - start)
 
     def blocks(count: int) -> Iterator[Tensor]:
         if rows == 0:
             return
         order: Literal["C", "F"] = "F" if header.fortran_order else "C"
-        mapped: np.memmap[Any, Any] = np.memmap(
-            path, header.dtype, "r", start, (rows, width), order
-        )
+        with refusing(path, "cannot be mapped"):
+            mapped: np.memmap[Any, Any] = np.memmap(
+                path, header.dtype, "r", start, (rows, width), order
+            )
         for i in range(0, len(mapped), count):
             yield _tensor(mapped[i : i + count])
 
@@ -56,34 +51,35 @@ def open_npy(path: Path, key: str | None) -> Source:
 
 def open_npz(path: Path, key: str | None) -> Source:
     """One array of an archive, compressed or not, read in order."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = {}
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as file:
-                        found[name.removesuffix(".npy")] = _header(path, file)
-    except zipfile.BadZipFile as error:
-        raise InputError(path, f"is truncated or no npz file ({error})") from error
+    found, sizes = {}, {}
+    with refusing(path, "is truncated or no npz file"), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info.filename) as file:
+                    found[name] = _header(path, file)
+                    sizes[name] = info.file_size - file.tell()
     usable = {n for n, h in found.items() if len(h.shape) == 2 and _kind(h.dtype) in DTYPES}
     listing = {n: (h.shape, h.dtype) for n, h in found.items()}
     chosen = choose(path, key, listing, "array", usable)
     header = found[chosen]
     dtype, rows, width = _check(path, header)
+    _check_size(path, header, sizes[chosen])
 
     def blocks(count: int) -> Iterator[Tensor]:
-        try:
-            with zipfile.ZipFile(path) as archive, archive.open(f"{chosen}.npy") as file:
-                _header(path, file)
-                yield from _stream(path, file, header, count)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise InputError(path, f"is damaged ({error})") from error
+        with (
+            refusing(path, "is damaged"),
+            zipfile.ZipFile(path) as archive,
+            archive.open(f"{chosen}.npy") as file,
+        ):
+            _header(path, file)
+            yield from _stream(path, file, header, count)
 
     return Source(f"{path}[{chosen}]", rows, width, dtype, blocks)
 
 
 def _header(path: Path, file: IO[bytes]) -> Header:
-    try:
+    with refusing(path, "is truncated or no NumPy file"):
         version = npy_format.read_magic(file)
         readers = {
             (1, 0): npy_format.read_array_header_1_0,
@@ -92,8 +88,6 @@ def _header(path: Path, file: IO[bytes]) -> Header:
         if version not in readers:
             raise InputError(path, f"is in version {version} of the npy format, for named fields")
         return Header(*readers[version](file))
-    except (ValueError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(path, f"is truncated or no NumPy file ({error})") from error
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
@@ -106,9 +100,20 @@ def _check(path: Path, header: Header) -> tuple[torch.dtype, int, int]:
         raise InputError(path, "holds Python objects: ragged rows, or no array of numbers")
     if _kind(header.dtype) not in DTYPES:
         raise InputError(path, f"is of {header.dtype}: expected float16, float32 or float64")
-    if len(header.shape) != 2 or header.shape[1] == 0:
-        raise InputError(path, f"has shape {header.shape}: expected (rows, columns)")
-    return DTYPES[_kind(header.dtype)], *header.shape
+    shape = header.shape
+    whole = all(type(size) is int for size in shape)  # NumPy takes True for a size
+    if len(shape) != 2 or not whole or shape[0] < 0 or shape[1] <= 0:
+        raise InputError(path, f"has shape {shape}: expected (rows, columns)")
+    return DTYPES[_kind(header.dtype)], *shape
+
+
+def _check_size(path: Path, header: Header, has: int) -> None:
+    """That the data is as long as its header says, before memory is taken for it."""
+    if has < header.nbytes:
+        raise InputError(
+            path,
+            f"is truncated: its header promises {header.nbytes:,} bytes of data, it has {has:,}",
+        )
 
 
 def _stream(path: Path, file: IO[bytes], header: Header, count: int) -> Iterator[Tensor]:

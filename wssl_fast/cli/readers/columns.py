@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wssl_fast.cli.readers.source import InputError, Source, choose, need
+from wssl_fast.cli.readers.source import InputError, Source, choose, need, refusing
 
 DTYPES = {"halffloat": torch.float16, "float": torch.float32, "double": torch.float64}
 
@@ -17,32 +17,34 @@ def open_parquet(path: Path, key: str | None) -> Source:
     """One column of lists, of a fixed size or all of one length. A null in a list reads as NaN."""
     arrow, parquet = need(path, "pyarrow"), need(path, "pyarrow.parquet")
     compute = need(path, "pyarrow.compute")
-    try:
-        with parquet.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-    except arrow.ArrowInvalid as error:
-        raise InputError(path, f"is truncated or no parquet file ({error})") from error
-    found = {field.name: ((rows,), field.type) for field in schema}
-    usable = {field.name for field in schema if _element(arrow, field.type) in DTYPES}
+    with (
+        refusing(path, "is truncated or no parquet file"),
+        parquet.ParquetFile(path) as file,
+    ):
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        found = {field.name: ((rows,), field.type) for field in schema}
+        usable = {field.name for field in schema if _element(arrow, field.type) in DTYPES}
     chosen = choose(path, key, found, "column", usable)
+    if schema.names.count(chosen) > 1:
+        raise InputError(path, f"has more than one column {chosen!r}")
     kind = schema.field(chosen).type
     dtype = DTYPES[_element(arrow, kind)]
     name = f"{path}[{chosen}]"
 
     def raw_blocks(count: int, width: int | None) -> Iterator[Tensor]:
         first = 0
-        try:
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=count, columns=[chosen]):
-                    if len(batch):
-                        yield _rows(name, compute, batch.column(0), width, first)
-                    first += len(batch)
-        except (arrow.ArrowInvalid, OSError) as error:
-            raise InputError(path, f"is damaged ({error})") from error
+        with refusing(path, "is damaged"), parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=count, columns=[chosen]):
+                if len(batch):
+                    yield _rows(name, compute, batch.column(0), width, first)
+                first += len(batch)
 
     width = kind.list_size if arrow.types.is_fixed_size_list(kind) else None
     if width is None and rows:
-        width = next(raw_blocks(1, None)).shape[1]
+        block = next(raw_blocks(1, None), None)
+        if block is None:
+            raise InputError(name, f"promises {rows:,} rows and has none")
+        width = block.shape[1]
     if width == 0:
         raise InputError(name, "has rows of 0 columns")
     return Source(name, rows, width or 0, dtype, lambda count: raw_blocks(count, width))

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,27 @@ class InputError(Exception):
 
     def __init__(self, name: Path | str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
+
+
+@contextmanager
+def refusing(path: Path, problem: str) -> Iterator[None]:
+    """Around what parses and decodes bytes of a stranger, and nothing else.
+
+    Its errors share no base class (zlib, lzma, tokenize, zipfile, arrow, and whatever a value of
+    an unforeseen type raises): all of them mean that the file is not what it should be.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror or error})") from error
+    except RuntimeError as error:  # zipfile's: encrypted, or compressed as it does not know
+        raise InputError(path, f"cannot be read ({error})") from error
+    except MemoryError as error:
+        raise InputError(path, "needs more memory than there is") from error
+    except Exception as error:
+        raise InputError(path, f"{problem} ({str(error) or type(error).__name__})") from error
 
 
 @dataclass(frozen=True)

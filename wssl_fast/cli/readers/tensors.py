@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from wssl_fast.cli.readers.source import InputError, Source, choose
+from wssl_fast.cli.readers.source import Source, choose, refusing
 
 DTYPES = {
     "F64": torch.float64,
@@ -19,14 +19,14 @@ DTYPES = {
 
 def open_safetensors(path: Path, key: str | None) -> Source:
     """One tensor of two dimensions."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            found = {}
-            for name in file.keys():  # noqa: SIM118 (no mapping)
-                part = file.get_slice(name)
-                found[name] = (tuple(part.get_shape()), part.get_dtype())
-    except SafetensorError as error:
-        raise InputError(path, f"is truncated or no safetensors file ({error})") from error
+    found = {}
+    with (
+        refusing(path, "is truncated or no safetensors file"),
+        safe_open(str(path), framework="pt") as file,
+    ):
+        for name in file.keys():  # noqa: SIM118 (no mapping)
+            part = file.get_slice(name)
+            found[name] = (tuple(part.get_shape()), part.get_dtype())
     usable = {
         name
         for name, (shape, dtype) in found.items()
@@ -36,7 +36,7 @@ def open_safetensors(path: Path, key: str | None) -> Source:
     (rows, width), dtype = found[chosen]
 
     def blocks(count: int) -> Iterator[Tensor]:
-        with safe_open(str(path), framework="pt") as file:
+        with refusing(path, "is damaged"), safe_open(str(path), framework="pt") as file:
             part = file.get_slice(chosen)
             for i in range(0, rows, count):
                 yield part[i : i + count]
