@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -20,7 +22,7 @@ from tests.cli import files
 from tests.tolerances import value_tolerance
 from wssl_fast import cli, reference
 from wssl_fast.cli import gates, scan, summary
-from wssl_fast.cli.exits import BAD_INPUT, GATE_FAILED, INTERRUPTED
+from wssl_fast.cli.exits import BAD_INPUT, BAD_OUTPUT, BROKEN, GATE_FAILED, INTERRUPTED
 from wssl_fast.cli.readers import open_sources
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -239,6 +241,98 @@ def test_outputs_are_checked_before_the_pass(path: Path, tmp_path: Path) -> None
         result = run("inspect", path, *arguments)
         assert result.exit_code == 2
         assert text in result.stderr.replace("\n", " ")
+
+
+def test_names_too_long_for_an_output(path: Path, tmp_path: Path) -> None:
+    for name in ("x" * 300, "x" * 300 + "/a"):
+        result = run("inspect", path, "--json", tmp_path / f"{name}.json")
+        assert result.exit_code == 2
+        assert "cannot write to" in result.stderr
+    longest = tmp_path / f"{'x' * 250}.json"  # a file system takes 255 bytes
+    assert run("inspect", path, "--json", longest).exit_code == 0
+    assert list(tmp_path.glob("x*")) == [longest]
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="the full device is Linux's")
+
+
+@needs_full
+def test_an_output_that_cannot_be_written(path: Path) -> None:
+    result = run("inspect", path, "--json", FULL)
+    assert result.exit_code == BAD_OUTPUT == 4
+    assert "/dev/full: cannot be written (No space left on device)" in result.stderr
+
+
+def command(*arguments: object, **how: Any) -> subprocess.Popen[bytes]:
+    """In a process of its own, for what only a process has."""
+    line = [sys.executable, "-m", "wssl_fast.cli", *map(str, arguments)]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, **how)
+
+
+@needs_full
+@pytest.mark.parametrize(("options", "unbuffered"), [((), "1"), (("--json", "-"), "")])
+def test_a_standard_output_that_is_full(
+    options: tuple[str, ...], unbuffered: str, path: Path
+) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with FULL.open("w") as full:
+        process = command("inspect", path, *options, stdout=full, env=environment)
+    _, messages = process.communicate()
+    assert process.returncode == BAD_OUTPUT, messages
+    assert b"standard output: cannot be written" in messages
+    assert b"Traceback" not in messages
+
+
+def test_pipes_that_nobody_reads(path: Path, tmp_path: Path) -> None:
+    for arguments, code in (
+        ((path, "--json", tmp_path / "a.json"), BAD_OUTPUT),
+        ((tmp_path / "absent.npy",), BAD_INPUT),
+    ):
+        process = command("inspect", *arguments, stdout=subprocess.PIPE)
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+        assert process.wait() == code
+    assert json.loads((tmp_path / "a.json").read_text())["metrics"]["rows"] == 60
+
+
+def test_figures_beyond_float64_are_null(tmp_path: Path, z: Tensor) -> None:
+    path = files.npy(tmp_path / "a.npy", z.double() * 1e160)
+    shown = run("inspect", path, "--raw")
+    assert shown.exit_code == 0
+    assert "W2             │ nan" in shown.stdout
+    found = report("inspect", path, "--raw")
+    assert found["metrics"]["w2"] is found["metrics"]["norm_of_mean"] is None
+    assert found["metrics"]["mean_norm"] > 1e159
+    assert found["covariance_spectrum"] == [None] * 8
+    assert run("compare", path, path, "--raw").exit_code == 0
+    assert report("compare", path, path, "--raw")["frechet_distance"] is None
+    assert run("inspect", path, "--raw", "--fail-if", "w2>9").exit_code == GATE_FAILED
+    pytest.importorskip("matplotlib", reason="--plot needs matplotlib")
+    assert run("inspect", path, "--raw", "--plot", tmp_path / "a.png").exit_code == 0
+
+
+def test_rows_too_wide_for_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"  # its moments: 512 TB, more than a process can address
+    np.lib.format.open_memmap(path, "w+", np.float16, (1, 8_000_000))[:] = 1
+    result = run("inspect", path)
+    assert result.exit_code == BAD_INPUT
+    assert "too wide for this memory" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["inspect", "compare"])
+def test_an_error_of_the_program_is_no_failed_gate(
+    name: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(found: object) -> None:
+        raise ZeroDivisionError("a [bold]bug[/]")
+
+    monkeypatch.setattr(summary, "values", broken)
+    result = run(name, *[path] * (2 if name == "compare" else 1))
+    assert result.exit_code == BROKEN == 70
+    for text in ("Traceback", "ZeroDivisionError: a [bold]bug[/]", "of wssl-fast itself"):
+        assert text in result.stderr
 
 
 INTERRUPTED_PASS = """

@@ -12,6 +12,7 @@ import wssl_fast
 from wssl_fast.cli import options, summary
 from wssl_fast.cli.exits import GATE_FAILED, HELP, exit_codes
 from wssl_fast.cli.options import Nan, Precision
+from wssl_fast.cli.output import show
 from wssl_fast.cli.readers import InputError, open_sources
 from wssl_fast.cli.scan import Scan, scan
 
@@ -41,10 +42,10 @@ def compare(
     Rows are scaled to unit length first; --raw gives the distance of the rows as they are, as in
     FID. --fail-if knows frechet_distance, mean_distance, and the names of inspect after a. and b.
     """
-    gates = options.gates_of(fail_if, NAMES)
-    options.check_outputs(json_path, plot)
     messages = Console(stderr=True)
     with exit_codes(messages):
+        gates = options.gates_of(fail_if, NAMES)
+        options.check_outputs(json_path, plot)
         sides = [open_sources([path], key) for path in (a, b)]
         widths = [sources[0].width for sources in sides]
         if widths[0] != widths[1]:
@@ -82,9 +83,9 @@ def compare(
             "b": records[1],
             "failed": [gate.text for gate in gates if gate.failed(values)],
         }
-        if json_path != options.STDOUT:
-            Console().print(_table(scans, both, values))
         options.write(report, json_path, plot, png)
+        if json_path != options.STDOUT:
+            show(_table(scans, both, values))
         if options.judge(gates, values, messages):
             raise typer.Exit(GATE_FAILED)
 

@@ -11,6 +11,7 @@ import wssl_fast
 from wssl_fast.cli import options, summary
 from wssl_fast.cli.exits import GATE_FAILED, HELP, exit_codes
 from wssl_fast.cli.options import Nan, Precision
+from wssl_fast.cli.output import show
 from wssl_fast.cli.readers import open_sources
 from wssl_fast.cli.scan import scan
 
@@ -34,10 +35,10 @@ def inspect(
 
     The files are shards of one set of rows, which never is in memory as a whole.
     """
-    gates = options.gates_of(fail_if, summary.NAMES)
-    options.check_outputs(json_path, plot)
     messages = Console(stderr=True)
     with exit_codes(messages):
+        gates = options.gates_of(fail_if, summary.NAMES)
+        options.check_outputs(json_path, plot)
         found = scan(
             open_sources(files, key),
             normalize=normalize,
@@ -55,14 +56,14 @@ def inspect(
             png = picture.of_one(found, values)
         report = {"wssl_fast": wssl_fast.__version__, **summary.record(found, values)}
         report["failed"] = [gate.text for gate in gates if gate.failed(values)]
+        options.write(report, json_path, plot, png)
         if json_path != options.STDOUT:
             table = Table(title="wssl-fast inspect", show_header=False, title_justify="left")
             table.add_column(style="bold")
             table.add_column(overflow="fold")
             for line in summary.lines(found, values):
                 table.add_row(*line)
-            Console().print(table)
-        options.write(report, json_path, plot, png)
+            show(table)
         if options.judge(gates, values, messages):
             raise typer.Exit(GATE_FAILED)
 

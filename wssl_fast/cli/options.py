@@ -1,6 +1,7 @@
 """Options that `inspect` and `compare` share, their checks, and how both write."""
 
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
@@ -13,6 +14,7 @@ from rich.markup import escape
 
 from wssl_fast._files import replacing
 from wssl_fast.cli.gates import Gate, parse
+from wssl_fast.cli.output import OutputError, say, tell
 
 
 class Precision(StrEnum):
@@ -72,9 +74,14 @@ def check_outputs(json_path: Path | None, plot: Path | None) -> None:
     for option, path in (("--json", json_path), ("--plot", plot)):
         if path is None or (option == "--json" and path == STDOUT):
             continue
-        if path.is_dir():
+        try:
+            folder, writable = path.is_dir(), path.parent.is_dir()
+        except OSError as error:  # a name too long, a parent that is locked
+            reason = f"cannot write to {path} ({error.strerror})"
+            raise typer.BadParameter(reason, param_hint=option) from error
+        if folder:
             raise typer.BadParameter(f"{path} is a folder", param_hint=option)
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        if not writable or not os.access(path.parent, os.W_OK):
             raise typer.BadParameter(f"cannot write to {path.parent}", param_hint=option)
     if plot is not None:
         if plot.suffix != ".png":
@@ -89,13 +96,26 @@ def check_outputs(json_path: Path | None, plot: Path | None) -> None:
 
 def write(report: Mapping[str, Any], json_path: Path | None, plot: Path | None, png: bytes) -> None:
     """Both files, each whole or not at all; JSON on the standard output."""
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    for path, data in ((json_path, text.encode()), (plot, png)):
-        if path is not None and path != STDOUT:
-            with replacing(path) as part:
-                part.write_bytes(data)
-    if json_path == STDOUT:
-        typer.echo(text, nl=False)
+    text = "" if json_path is None else json.dumps(_plain(report), indent=2, allow_nan=False) + "\n"
+    to_stdout = json_path == STDOUT
+    for path, data in ((None if to_stdout else json_path, text.encode()), (plot, png)):
+        if path is not None:
+            try:
+                with replacing(path) as part:
+                    part.write_bytes(data)
+            except OSError as error:
+                raise OutputError(path, error) from error
+    if to_stdout:
+        say(text)
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null stands for both."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
 
 
 def judge(gates: Sequence[Gate], found: Mapping[str, float | None], console: Console) -> bool:
@@ -104,5 +124,5 @@ def judge(gates: Sequence[Gate], found: Mapping[str, float | None], console: Con
     for gate in failed:
         value = found[gate.name]
         shown = "not a number" if value is None else f"{value:.6g}"
-        console.print(f"[bold red]failed[/] {escape(gate.text)}: {gate.name} is {shown}")
+        tell(console, f"[bold red]failed[/] {escape(gate.text)}: {gate.name} is {shown}")
     return bool(failed)
