@@ -45,6 +45,7 @@ def compare(
     messages = Console(stderr=True)
     with exit_codes(messages):
         gates = options.gates_of(fail_if, NAMES)
+        options.check_backend()
         options.check_outputs(json_path, plot)
         sides = [open_sources([path], key) for path in (a, b)]
         widths = [sources[0].width for sources in sides]

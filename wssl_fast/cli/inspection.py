@@ -38,6 +38,7 @@ def inspect(
     messages = Console(stderr=True)
     with exit_codes(messages):
         gates = options.gates_of(fail_if, summary.NAMES)
+        options.check_backend()
         options.check_outputs(json_path, plot)
         found = scan(
             open_sources(files, key),

@@ -14,27 +14,35 @@ from rich.table import Table
 import wssl_fast
 from wssl_fast.backends import choice, cuda, native
 from wssl_fast.backends.eager.roots import resolve_solver
+from wssl_fast.cli.exits import BAD_USAGE, exit_codes
+from wssl_fast.cli.output import show
 
 
 def doctor(
     n: Annotated[int, typer.Option(help="Rows of a batch to explain.", min=1)] = 512,
     m: Annotated[int, typer.Option(help="Columns of a batch to explain.", min=1)] = 8192,
 ) -> None:
-    """Versions, devices, the compiled part, and what `auto` uses for an n x m batch and why."""
-    table = Table(title="wssl-fast doctor", show_header=False, title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
-    for name, value in report(n, m):
-        table.add_row(name, escape(value))  # extras stand in brackets
-    Console().print(table)
+    """Versions, devices, the compiled part, and what `auto` uses for an n x m batch and why.
+
+    Exit codes: 0, 2 when WSSL_FAST_BACKEND asks for a backend that cannot run here.
+    """
+    with exit_codes(Console(stderr=True)):
+        table = Table(title="wssl-fast doctor", show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column()
+        for name, value in report(n, m):
+            table.add_row(name, escape(value))  # extras stand in brackets
+        show(table)
+        if why_no_backend(_device()):
+            raise typer.Exit(BAD_USAGE)
 
 
 def report(n: int, m: int) -> list[tuple[str, str]]:
     """Rows (name, value) of `doctor`."""
     gram = n <= m
     k = min(n, m)
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = _device()
+    on_gpu = device.type == "cuda"
     solver, asked = resolve_solver("auto", device), choice.requested()
     root = "LAPACK is fastest on a CPU" if solver == "eigh" else "matrix products alone"
     return [
@@ -48,7 +56,10 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
         ),
         ("Triton", _triton(on_gpu)),
         ("compiled CUDA part", _compiled_cuda(on_gpu, k)),
-        ("backend", f"{asked} asked for: {choice.resolve(asked, device)}"),
+        (
+            "backend",
+            why_no_backend(device) or f"{asked} asked for: {choice.resolve(asked, device)}",
+        ),
         (
             f"auto at {n} x {m}",
             f"{'Gram' if gram else 'covariance'} formulation (n {'<=' if gram else '>'} m), "
@@ -56,6 +67,19 @@ def report(n: int, m: int) -> list[tuple[str, str]]:
             "asks for it",
         ),
     ]
+
+
+def why_no_backend(device: torch.device) -> str:
+    """Why the backend asked for, which may be none, cannot run there; empty when it can."""
+    try:
+        choice.resolve(choice.requested(), device)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _triton(on_gpu: bool) -> str:

@@ -8,12 +8,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from wssl_fast._files import replacing
 from wssl_fast.cli.gates import Gate, parse
+from wssl_fast.cli.installation import why_no_backend
 from wssl_fast.cli.output import OutputError, say, tell
 
 
@@ -67,6 +69,13 @@ def gates_of(texts: Sequence[str] | None, names: Collection[str]) -> list[Gate]:
         return [parse(text, names) for text in texts or ()]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--fail-if") from error
+
+
+def check_backend() -> None:
+    """Before a long pass: that what comes after it can run. Rows of files are on the CPU."""
+    why = why_no_backend(torch.device("cpu"))
+    if why:
+        raise typer.BadParameter(why)
 
 
 def check_outputs(json_path: Path | None, plot: Path | None) -> None:
