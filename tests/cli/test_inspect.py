@@ -426,3 +426,38 @@ def test_sparkline() -> None:
     line = summary.sparkline(torch.tensor([1.0, 1e-3, 1e-6, 0.0], dtype=torch.float64))
     assert line == "█▄  "
     assert summary.sparkline(torch.zeros(3)) == "   "
+
+
+def test_sparkline_of_an_encoding_without_blocks() -> None:
+    spectrum = torch.tensor([1.0, 1e-3, 1e-6, 0.0], dtype=torch.float64)
+    for encoding, line in (("latin-1", "@=  "), ("cp437", "@=  "), ("utf-16", "█▄  ")):
+        assert summary.sparkline(spectrum, summary.heights_in(encoding)) == line
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_outputs_of_every_encoding(encoding: str, z: Tensor, tmp_path: Path) -> None:
+    z[3] = torch.nan
+    path = files.npy(tmp_path / "dε.npy", z)  # named in the table
+    runner = CliRunner(charset=encoding)
+    for name, paths in (("inspect", [path]), ("compare", [path, path])):
+        out = tmp_path / f"{name}.json"
+        options = (name, *paths, "--nan", "skip", "--json", out)
+        result = runner.invoke(cli.app, [str(o) for o in options], env={"COLUMNS": "300"})
+        assert result.exit_code == 0, result.output
+        text = result.output
+        spectrum = next(line for line in text.splitlines() if "spectrum" in line)
+        assert ("██" in spectrum) is (encoding == "utf-8")
+        assert ("@@" in spectrum) is (encoding != "utf-8")
+        assert ("dε.npy" in text) is (encoding == "utf-8")
+        assert ("d\\u03b5.npy" in text) is (encoding != "utf-8")
+        assert json.loads(out.read_text())["failed"] == []
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are Unicode")
+def test_a_name_that_is_no_text(z: Tensor, tmp_path: Path) -> None:
+    z[3] = torch.nan
+    path = files.npy(tmp_path / os.fsdecode(b"bad\xff.npy"), z)
+    shown = run("inspect", path, "--nan", "skip")
+    assert shown.exit_code == 0, shown.output
+    assert "bad\\udcff.npy" in shown.stdout
+    assert report("inspect", path, "--nan", "skip")["files"] == [str(path)]

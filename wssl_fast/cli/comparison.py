@@ -108,7 +108,8 @@ def _table(scans: list[Scan], both: list[summary.Values], values: summary.Values
     table.add_column()
     table.add_column("a", overflow="fold")
     table.add_column("b", overflow="fold")
-    sides = [summary.lines(*pair) for pair in zip(scans, both, strict=True)]
+    encoding = Console().encoding
+    sides = [summary.lines(*pair, encoding) for pair in zip(scans, both, strict=True)]
     for (name, left), (_, right) in zip(*sides, strict=True):
         table.add_row(f"[bold]{name}[/]", left, right)
     table.add_section()

@@ -62,7 +62,7 @@ def inspect(
             table = Table(title="wssl-fast inspect", show_header=False, title_justify="left")
             table.add_column(style="bold")
             table.add_column(overflow="fold")
-            for line in summary.lines(found, values):
+            for line in summary.lines(found, values, Console().encoding):
                 table.add_row(*line)
             show(table)
         if options.judge(gates, values, messages):

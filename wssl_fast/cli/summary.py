@@ -24,6 +24,7 @@ NAMES = (
     "rejected_rows",
 )
 Values = dict[str, float | None]
+BLOCKS, ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 
 def values(scan: Scan) -> Values:
@@ -61,8 +62,8 @@ def record(scan: Scan, found: Values) -> dict[str, Any]:
     }
 
 
-def lines(scan: Scan, found: Values) -> list[tuple[str, str]]:
-    """Rows (name, text) of a table."""
+def lines(scan: Scan, found: Values, encoding: str = "utf-8") -> list[tuple[str, str]]:
+    """Rows (name, text) of a table that is written in `encoding`."""
     files, sample = len(scan.sources), len(scan.sample.rows)
     kept = (
         "all rows" if sample == scan.moments.count else f"{sample:,} rows, seed {scan.sample.seed}"
@@ -86,13 +87,25 @@ def lines(scan: Scan, found: Values) -> list[tuple[str, str]]:
         ("norms", f"mean of |z| {found['mean_norm']:.4g}, |mean| {found['norm_of_mean']:.4g}"),
         (
             "spectrum",
-            f"{sparkline(scan.moments.covariance_spectrum())}  sigma from 1 to 1e-3, log",
+            f"{sparkline(scan.moments.covariance_spectrum(), heights_in(encoding))}  sigma from 1 "
+            "to 1e-3, log",
         ),
         ("left out", escape("; ".join(map(str, scan.rejected)) or "none: every row is finite")),
     ]
 
 
-def sparkline(eigenvalues: Tensor, cells: int = 32, decades: float = 3.0) -> str:
+def heights_in(encoding: str) -> str:
+    """The nine heights of a sparkline that an output of this encoding can show."""
+    try:
+        BLOCKS.encode(encoding)
+    except UnicodeEncodeError:
+        return ASCII
+    return BLOCKS
+
+
+def sparkline(
+    eigenvalues: Tensor, heights: str = BLOCKS, cells: int = 32, decades: float = 3.0
+) -> str:
     """sigma / sigma_max as blocks of a terminal: from left to right by direction, full height at 1,
     nothing at 10^-decades and below."""
     top = float(eigenvalues[0])
@@ -103,5 +116,5 @@ def sparkline(eigenvalues: Tensor, cells: int = 32, decades: float = 3.0) -> str
     for i in range(cells):
         value = float(eigenvalues[i * (len(eigenvalues) - 1) // max(cells - 1, 1)]) / top
         height = 1 + math.log10(value) / 2 / decades if value > 0 else 0.0
-        out += " ▁▂▃▄▅▆▇█"[max(0, math.ceil(8 * height))]
+        out += heights[max(0, math.ceil(8 * height))]
     return out
