@@ -110,7 +110,8 @@ def _bar(console: Console) -> Progress:
         MofNCompleteColumn(),
         TextColumn("rows"),
         TimeRemainingColumn(),
-        console=console,
+        # rich 13.0 ends a disabled bar with an empty line, which a closed pipe refuses
+        console=console if console.is_terminal else Console(quiet=True),
         transient=True,
         disable=not console.is_terminal,
     )
