@@ -29,6 +29,7 @@ PERMISSIVE = {
     *("0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC"),
     *("LLVM-exception", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Zlib"),
 }
+OF_CUDA = re.compile(r"(nvidia|cuda)-")  # what a CUDA build of PyTorch brings
 COPYLEFT = re.compile(r"GPL|AFFERO|EUPL|CDDL|EPL|OSL|SSPL|CC-BY-SA", re.IGNORECASE)
 
 HEAD = """\
@@ -49,11 +50,11 @@ brings NVIDIA's libraries under NVIDIA's terms, which are not in this table.
 def licence(package: Distribution) -> str:
     """The SPDX expression, or what the older fields come to; "" where a package says nothing."""
     found = package.metadata
-    if expression := found["License-Expression"]:
-        return str(expression)
-    for text in (*found.get_all("Classifier", []), found["License"] or ""):
-        if text.startswith("Classifier") or ("License" not in text and text != found["License"]):
-            continue
+    if expressions := found.get_all("License-Expression", []):
+        return str(expressions[0])
+    named = found.get_all("License", [])[:1]
+    classified = [text for text in found.get_all("Classifier", []) if "License" in text]
+    for text in (*classified, *named):
         if COPYLEFT.search(text):
             return str(text.splitlines()[0].rpartition(" :: ")[2])
         for word, name in KNOWN.items():
@@ -67,14 +68,17 @@ def terms(expression: str) -> set[str]:
     return set(re.split(r"\s+(?:AND|OR|WITH)\s+|[()\s]+", expression)) - {""}
 
 
+def runtime() -> dict[str, Distribution]:
+    """What pip installs with the package, but for NVIDIA's libraries."""
+    return {name: p for name, p in closure().items() if not OF_CUDA.match(name)}
+
+
 def groups() -> dict[str, dict[str, Distribution]]:
     """Packages by what first asks for them: the package, its extras, the tools around it."""
-    runtime = closure()
-    extras = closure(EXTRAS)
-    tools = closure(TOOLS)
+    alone, extras, tools = runtime(), closure(EXTRAS), closure(TOOLS)
     return {
-        "Runtime": runtime,
-        "Extras": {name: p for name, p in extras.items() if name not in runtime},
+        "Runtime": alone,
+        "Extras": {name: p for name, p in extras.items() if name not in closure()},
         "Tests, benchmarks and linters": {
             name: p for name, p in tools.items() if name not in extras
         },
