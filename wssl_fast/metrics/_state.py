@@ -24,6 +24,7 @@ from torch import Tensor
 
 from wssl_fast.backends.eager import products
 from wssl_fast.backends.eager.numerics import SAFE_NORM
+from wssl_fast.metrics._calls import outside_graphs
 
 BLOCK = 8192
 """Rows of one product. Adding its result to M is a sweep over m^2 numbers, which 8,192 rows make
@@ -98,6 +99,7 @@ def merge_(state: Tensor, other: Tensor) -> None:
     a.rows.copy_(total)
 
 
+@outside_graphs
 def merged(states: Tensor) -> Tensor:
     """One state (l,) of several (w, l), in their order."""
     out = states[0].clone()

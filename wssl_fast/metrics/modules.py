@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from wssl_fast import _checks as checks
 from wssl_fast import functional
 from wssl_fast.metrics import _spectral, _state
+from wssl_fast.metrics._calls import outside_graphs
 from wssl_fast.metrics.moments import PRECISIONS
 from wssl_fast.metrics.sample import row_keys
 from wssl_fast.ops._arithmetic import plain_arithmetic
@@ -125,10 +126,12 @@ class WassersteinUniformity(_MomentMetric):
         super().__init__(num_features, normalize, precision, states=1, **kwargs)
         self.squared = bool(squared)
 
+    @outside_graphs
     def update(self, z: Tensor) -> None:
         """Adds rows z (n, m)."""
         self._add(z, 0)
 
+    @outside_graphs
     def compute(self) -> Tensor:
         """(), of the rows of every process."""
         v = self._moments(0)
@@ -166,10 +169,12 @@ class EffectiveRank(_MomentMetric):
     ) -> None:
         super().__init__(num_features, normalize, precision, states=1, **kwargs)
 
+    @outside_graphs
     def update(self, z: Tensor) -> None:
         """Adds rows z (n, m)."""
         self._add(z, 0)
 
+    @outside_graphs
     def compute(self) -> Tensor:
         """(), of the rows of every process."""
         return _spectral.effective_rank(self._eigenvalues(self._moments(0))).float()
@@ -214,6 +219,7 @@ class FrechetEmbeddingDistance(_MomentMetric):
         self.squared = bool(squared)
         self.reset_real_features = bool(reset_real_features)
 
+    @outside_graphs
     def update(self, z: Tensor, real: bool) -> None:
         """Adds rows z (n, m) to the real ones or to the others."""
         self._add(z, 0 if real else 1)
@@ -222,6 +228,7 @@ class FrechetEmbeddingDistance(_MomentMetric):
         """`update`: a batch of one kind has no distance of its own."""
         self.update(z, real)
 
+    @outside_graphs
     def compute(self) -> Tensor:
         """(), of the rows of every process."""
         a, b = self._moments(0, "real "), self._moments(1, "other ")
@@ -283,6 +290,7 @@ class Uniformity(_EmbeddingMetric):
         default = torch.full((self.capacity, 1 + num_features), -1.0)
         self.add_state("sample", default, dist_reduce_fx=_largest_keys)
 
+    @outside_graphs
     def update(self, z: Tensor) -> None:
         """Offers rows z (n, m) to the sample."""
         z = self._rows(z).float()
@@ -292,6 +300,7 @@ class Uniformity(_EmbeddingMetric):
         offered = torch.cat([keys[above, None], z[above]], dim=1)
         self.sample = _largest(torch.cat([self.sample, offered]), self.capacity)
 
+    @outside_graphs
     def compute(self) -> Tensor:
         """(), of the sample over every process."""
         rows = self.sample[self.sample[:, 0] >= 0, 1:]

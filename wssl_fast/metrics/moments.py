@@ -10,6 +10,7 @@ from wssl_fast import _checks as checks
 from wssl_fast import functional
 from wssl_fast._files import replacing
 from wssl_fast.metrics import _spectral, _state
+from wssl_fast.metrics._calls import outside_graphs
 from wssl_fast.ops._arithmetic import plain_arithmetic
 
 PRECISIONS = ("double", "highest")
@@ -97,6 +98,7 @@ class Moments:
         v = self._views()
         return v.scatter / v.rows
 
+    @outside_graphs
     def update(self, z: Tensor) -> Self:
         """Adds rows z (n, m), n >= 1. Returns itself.
 
@@ -118,6 +120,7 @@ class Moments:
         self._state, self._found = state, {}
         return self
 
+    @outside_graphs
     def merge(self, other: "Moments") -> Self:
         """Adds the rows of `other`, which is not changed. Returns itself.
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wssl_fast import _checks as checks
 from wssl_fast import functional
+from wssl_fast.metrics._calls import outside_graphs
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -83,6 +84,7 @@ class RowSample:
         """The rows kept, (min(seen, capacity), m), in the order of their keys."""
         return self._both()[1]
 
+    @outside_graphs
     def update(self, z: Tensor) -> Self:
         """Offers rows z (n, m) of any floating dtype; n = 0 is allowed. Returns itself."""
         z = checks.floating("z", z).detach()
@@ -97,6 +99,7 @@ class RowSample:
         self.seen += n
         return self
 
+    @outside_graphs
     def merge(self, other: "RowSample") -> Self:
         """Takes in another sample of the same capacity. Returns itself."""
         if other.capacity != self.capacity:
