@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.testing._internal.two_tensor import TwoTensor
 
 from wssl_fast.backends import native
 
@@ -301,3 +302,19 @@ def test_wrong_arguments_are_refused() -> None:
         native.exp_block_(x.T, s=1.0)
     with pytest.raises(ValueError, match="instruction set not available"):
         native.row_pass(x, isa="vax")
+
+
+def test_tensors_without_memory() -> None:
+    """An address of 0 is never read; zeros that have none are zeros."""
+    wrapped = TwoTensor(torch.randn(4, 6), torch.randn(4, 6))
+    with pytest.raises(ValueError, match="x must have its numbers in memory, which this TwoTensor"):
+        native.row_pass(wrapped)
+    with pytest.raises(ValueError, match="x must have its numbers in memory"):
+        native.symmetric_product(wrapped)
+    with pytest.raises(ValueError, match="k must have its numbers in memory"):
+        native.exp_block_(wrapped, s=1.0)
+    with pytest.raises(ValueError, match="out must have its numbers in memory"):
+        native.symmetric_product(torch.randn(2, 6), out=TwoTensor(torch.eye(2), torch.eye(2)))
+    zeros = torch._efficientzerotensor((4, 6))
+    assert native.row_pass(zeros)[0].tolist() == [0] * 4
+    assert torch.equal(native.symmetric_product(zeros), torch.zeros(4, 4))

@@ -25,6 +25,25 @@ def floating(name: str, x: object) -> Tensor:
     return x
 
 
+def plain(name: str, x: object) -> Tensor:
+    """A tensor for what runs outside of operators: dense, and nothing around it that a dispatcher
+    would have to unwrap."""
+    t = floating(name, x)
+    if type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise TypeError(
+            f"{name} must be a plain tensor, got {type(t).__name__}: pass the tensor inside of it, "
+            f"of a DTensor {name}.to_local() or {name}.full_tensor()"
+        )
+    if t.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {t.layout}: pass {name}.to_dense()")
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name} has no numbers to look at inside of a torch.func transform (grad, vjp, vmap): "
+            "make this call outside of it"
+        )
+    return t
+
+
 def rows(name: str, x: object, minimum_rows: int = 1) -> Tensor:
     """A batch of embeddings (..., n, m) with n >= minimum_rows and m >= 1."""
     t = floating(name, x)

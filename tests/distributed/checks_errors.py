@@ -56,6 +56,32 @@ def input_that_is_wrong_on_one_process(world: World) -> None:
         loss(good, good[:, :5] if world.rank == bad else good)
 
 
+def a_dtensor_is_no_share(world: World) -> None:
+    from torch.distributed.tensor import DTensor, init_device_mesh
+
+    z = torch.randn(GOOD)
+    spread = DTensor.from_local(z, init_device_mesh("cpu", (world.size,)))
+    message = r"rank 0: z must be a plain tensor, got DTensor: .*z\.to_local\(\)"
+    for function in (wf.wasserstein_uniformity, wf.uniformity):
+        with everywhere(world, TypeError, message):
+            function(spread, group=world.group)
+    with everywhere(world, TypeError, r"rank 0: x must be a plain tensor, got DTensor"):
+        wf.alignment(spread, spread, group=world.group)
+    with pytest.raises(TypeError, match=r"z must be a plain tensor, got DTensor"):
+        wf.metrics.Moments().update(spread)
+    assert wf.metrics.Moments().update(spread.to_local()).count == len(z)
+
+
+def torch_func_over_a_group(world: World) -> None:
+    z = torch.randn(GOOD)
+    message = "rank 0: RuntimeError: z has no numbers to look at inside of a torch.func"
+    for function in (wf.wasserstein_uniformity, wf.uniformity):
+        with everywhere(world, RuntimeError, message):
+            torch.func.grad(lambda z, f=function: f(z, group=world.group))(z)
+        with everywhere(world, RuntimeError, message):
+            torch.func.vmap(lambda z, f=function: f(z, group=world.group))(z[None])
+
+
 def wrong_on_several_processes(world: World) -> None:
     rows = torch.randn(8) if world.rank != 1 else torch.randn(GOOD)
     others = [rank for rank in range(world.size) if rank != 1]

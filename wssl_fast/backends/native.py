@@ -66,6 +66,7 @@ def symmetric_product(
     and of the result. Costs half a GEMM; no (n, m) temporary. The result is exactly symmetric.
     """
     n, m = _matrix("x", x)
+    x = _in_memory(x)
     size = m if covariance else n
     if dtype not in _COMPUTE_DTYPES:
         raise TypeError(f"dtype must be float32 or float64, not {dtype}")
@@ -73,11 +74,11 @@ def symmetric_product(
         out = torch.empty(size, size, dtype=dtype, device=x.device)
     _dense("out", out, (size, size), dtype)
     _load().symmetric_product(
-        *_describe(x),
+        *_describe("x", x),
         covariance,
         _vector("scale", scale, n),
         _vector("mean", mean, m),
-        out.data_ptr(),
+        _address("out", out),
         _DTYPES[dtype],
         torch.get_num_threads(),
         isa,
@@ -91,10 +92,15 @@ def row_pass(x: Tensor, *, isa: str = "") -> tuple[Tensor, Tensor]:
     The inverse norm of a zero row is 0, of a row with NaN or infinity NaN.
     """
     n, m = _matrix("x", x)
+    x = _in_memory(x)
     inv_norm = torch.empty(n, dtype=torch.float64, device=x.device)
     mean = torch.empty(m, dtype=torch.float64, device=x.device)
     _load().row_pass(
-        *_describe(x), inv_norm.data_ptr(), mean.data_ptr(), torch.get_num_threads(), isa
+        *_describe("x", x),
+        _address("inv_norm", inv_norm),
+        _address("mean", mean),
+        torch.get_num_threads(),
+        isa,
     )
     return inv_norm, mean
 
@@ -115,11 +121,12 @@ def tangent_epilogue_(
     float64. Evaluated in float64, rounded once. Rows with ``inv`` 0 become 0.
     """
     n, m = _matrix("z", z)
+    z = _in_memory(z)
     _dense("t", t, (n, m), t.dtype)
     _load().tangent_epilogue(
-        t.data_ptr(),
+        _address("t", t),
         _DTYPES[t.dtype],
-        *_describe(z),
+        *_describe("z", z),
         _vector("a", a, n),
         _vector("inv", inv, n),
         _vector("shift", shift, m),
@@ -151,7 +158,7 @@ def exp_block_(
             f"k must be float32 or float64 with unit column stride, not {k.dtype}, {k.stride()}"
         )
     total: float = _load().exp_block(
-        k.data_ptr(),
+        _address("k", k),
         _DTYPES[k.dtype],
         a,
         b,
@@ -182,8 +189,22 @@ def _matrix(name: str, x: Tensor) -> tuple[int, int]:
     return x.shape[0], x.shape[1]
 
 
-def _describe(x: Tensor) -> tuple[int, int, int, int, int, int]:
-    return x.data_ptr(), _DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), x.stride(1)
+def _in_memory(x: Tensor) -> Tensor:
+    """x, or zeros for the zeros that PyTorch keeps without memory."""
+    return torch.zeros_like(x) if x._is_zerotensor() else x
+
+
+def _address(name: str, x: Tensor) -> int:
+    address = x.data_ptr()
+    if address == 0 and x.numel():
+        raise ValueError(
+            f"{name} must have its numbers in memory, which this {type(x).__name__} has not"
+        )
+    return address
+
+
+def _describe(name: str, x: Tensor) -> tuple[int, int, int, int, int, int]:
+    return _address(name, x), _DTYPES[x.dtype], x.shape[0], x.shape[1], x.stride(0), x.stride(1)
 
 
 def _dense(name: str, x: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> None:
@@ -205,4 +226,4 @@ def _vector(name: str, v: Tensor | None, size: int) -> int:
             f"{name} must be a contiguous float64 CPU vector of {size}, "
             f"not {v.dtype} {tuple(v.shape)} on {v.device}"
         )
-    return v.data_ptr()
+    return _address(name, v)

@@ -155,7 +155,7 @@ def alignment(
 
 
 def _rows(team: Team, name: str, rows: object) -> Tensor:
-    z = checks.rows(name, rows, minimum_rows=0)
+    z = checks.rows(name, checks.plain(name, rows), minimum_rows=0)
     team.check_device(name, z.device)
     if choice.requested() not in ("auto", "eager"):
         raise ValueError(

@@ -40,7 +40,7 @@ class _EmbeddingMetric(Metric):
         self.normalize = bool(normalize)
 
     def _rows(self, z: Tensor) -> Tensor:
-        z = checks.rows("z", z).detach()
+        z = checks.rows("z", checks.plain("z", z)).detach()
         checks.columns("z", z, self.num_features, "num_features")
         return z
 

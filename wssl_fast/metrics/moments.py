@@ -45,7 +45,9 @@ class Moments:
     `normalize=False`, whose squares leave float64's range.
 
     Errors: `ValueError` for a wrong shape, another width, another device, a merge of different
-    `normalize`, or a metric of no rows; `TypeError` for a dtype that is not floating.
+    `normalize`, or a metric of no rows; `TypeError` for a dtype that is not floating and for
+    tensors that are not plain and dense (of a DTensor pass `to_local()`); `RuntimeError` for an
+    update or a merge inside of a torch.func transform.
 
     Source: Chan, Golub, LeVeque 1979, eq. (2.1).
 
@@ -105,7 +107,7 @@ class Moments:
         Costs one symmetric product a block of 8,192 rows, n m^2 flops, and a sweep over m^2 numbers
         for each block or smaller batch.
         """
-        z = checks.rows("z", z).detach()
+        z = checks.rows("z", checks.plain("z", z)).detach()
         if self._state is None:
             if z.dim() != 2:
                 raise ValueError(f"z must have shape (n, m), got {tuple(z.shape)}")
@@ -129,6 +131,7 @@ class Moments:
         """
         _same_rows("merge", self, other)
         if other._state is not None:
+            checks.plain("other", other._state)
             if self._state is None:
                 self._state = other._state.clone()
             else:

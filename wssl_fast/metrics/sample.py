@@ -87,7 +87,7 @@ class RowSample:
     @outside_graphs
     def update(self, z: Tensor) -> Self:
         """Offers rows z (n, m) of any floating dtype; n = 0 is allowed. Returns itself."""
-        z = checks.floating("z", z).detach()
+        z = checks.plain("z", z).detach()
         if z.dim() != 2:
             raise ValueError(f"z must have shape (n, m), got {tuple(z.shape)}")
         n = len(z)
