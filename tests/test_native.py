@@ -9,6 +9,7 @@ held to one unit in the last place of the output's largest entry (float32) or a 
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -286,6 +287,27 @@ def test_exp_block_of_terms_that_float32_cannot_hold(isa: str) -> None:
     total = native.exp_block_(k, s=2.0**900, row=row, col=col, isa=isa)
     assert k.tolist() == [[1.0, 0.0]]
     assert total == 1.0
+
+
+def test_views_that_negate() -> None:
+    """Their memory holds the numbers with the other sign."""
+    x = torch.randn(7, 5, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    scale, mean = vectors(7, 5)
+    for covariance in (False, True):
+        how: dict[str, Any] = {"covariance": covariance, "scale": scale, "mean": mean}
+        want = native.symmetric_product(x.resolve_neg(), **how)
+        assert torch.equal(native.symmetric_product(x, **how), want)
+    for found, true in zip(native.row_pass(x), native.row_pass(x.resolve_neg()), strict=True):
+        assert torch.equal(found, true)
+    t = torch.randn(7, 5)
+    found, true = (
+        native.tangent_epilogue_(t.clone(), z, a=scale, inv=scale, shift=mean)
+        for z in (x, x.resolve_neg())
+    )
+    assert torch.equal(found, true)
+    with pytest.raises(ValueError, match="k must have its numbers in memory"):
+        native.exp_block_(torch._neg_view(torch.randn(4, 6)), s=1.0)
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -56,6 +56,18 @@ def equal_to_one_process(world: World) -> None:
                         assert_same_parameter_gradient(world, x, weight, counts, **how)
 
 
+def rows_that_are_a_view_that_negates(world: World) -> None:
+    for n, m in HEALTHY.values():
+        z = torch.randn(n, m, dtype=torch.complex64)
+        counts = world.counts(n)
+        own = z.split(counts)[world.rank].conj().imag
+        assert own.is_neg()
+        for normalize in FLAGS:
+            value = wf.wasserstein_uniformity(own, normalize=normalize, group=world.group)
+            want = wf.wasserstein_uniformity(-z.imag, normalize=normalize)
+            assert abs(value - want) <= VALUE * max(1.0, want.item())
+
+
 def equal_with_the_other_solver_a_ridge_and_float64(world: World) -> None:
     for n, m in HEALTHY.values():
         x, weight, counts = torch.randn(n, 48), torch.randn(m, 48), world.counts(n)

@@ -98,3 +98,12 @@ def test_moments_of_zeros_without_memory() -> None:
     moments = Moments().update(torch._efficientzerotensor((16, 8)))
     assert moments.count == 16
     assert float(moments.wasserstein_uniformity()) == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_views_that_negate(normalize: bool) -> None:
+    z = torch.randn(16, 8, dtype=torch.complex64).conj().imag
+    assert z.is_neg()
+    found, want = (Moments(normalize=normalize).update(rows) for rows in (z, z.resolve_neg()))
+    assert torch.equal(found.mean, want.mean)
+    assert torch.equal(found.covariance, want.covariance)

@@ -2,8 +2,9 @@
 
 Internal: callers pass CPU tensors of the documented shapes; what is checked here is what would
 otherwise be read or written out of bounds. Inputs may be strided; nothing is copied to make them
-contiguous. Every function runs on ``torch.get_num_threads()`` threads and is bitwise deterministic
-for a fixed number of them (`symmetric_product` and `exp_block` for any number).
+contiguous, but a view that negates (``z.conj().imag``) is copied. Every function runs on
+``torch.get_num_threads()`` threads and is bitwise deterministic for a fixed number of them
+(`symmetric_product` and `exp_block` for any number).
 
 ``isa`` picks an instruction set of `instruction_sets` by name; "" is the widest.
 """
@@ -190,13 +191,13 @@ def _matrix(name: str, x: Tensor) -> tuple[int, int]:
 
 
 def _in_memory(x: Tensor) -> Tensor:
-    """x, or zeros for the zeros that PyTorch keeps without memory."""
-    return torch.zeros_like(x) if x._is_zerotensor() else x
+    """x, or a copy where memory holds its numbers with the other sign, or not at all."""
+    return torch.zeros_like(x) if x._is_zerotensor() else x.resolve_neg()
 
 
 def _address(name: str, x: Tensor) -> int:
     address = x.data_ptr()
-    if address == 0 and x.numel():
+    if x.is_neg() or (address == 0 and x.numel()):
         raise ValueError(
             f"{name} must have its numbers in memory, which this {type(x).__name__} has not"
         )
