@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,76 @@ def test_uniformity_of_a_sample() -> None:
     # within 5 standard deviations of such a draw
     truth = wf.uniformity(z).item()
     assert metric.compute().item() == pytest.approx(truth, abs=5 * draws.std().item())
+
+
+COLLECTIONS: dict[str, tuple[dict[str, Any], int]] = {  # metrics, and groups that share a state
+    "normalize": (
+        {"a": wf.metrics.WassersteinUniformity, "b": wf.metrics.EffectiveRank},
+        2,
+    ),
+    "precision": (
+        {
+            "a": wf.metrics.EffectiveRank,
+            "b": partial(wf.metrics.EffectiveRank, precision="highest"),
+        },
+        2,
+    ),
+    "the same": (
+        {
+            "a": wf.metrics.WassersteinUniformity,
+            "b": partial(wf.metrics.WassersteinUniformity, squared=True),
+            "c": partial(wf.metrics.EffectiveRank, normalize=True),
+        },
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_collections_share_the_moments_of_equal_settings(name: str) -> None:
+    """Whatever the first batch: moments of zeros are the same under any settings."""
+    from torchmetrics import MetricCollection
+
+    make, groups = COLLECTIONS[name]
+    z = 5 * torch.randn(512, 64)
+    collection = MetricCollection({key: metric(64) for key, metric in make.items()})
+    collection.update(torch.zeros(8, 64))
+    collection.reset()
+    collection.update(z[:300])
+    collection.update(z[300:])
+    assert len(collection.compute_groups) == groups
+    for key, value in collection.compute().items():
+        alone = make[key](64)
+        alone.update(z[:300])
+        alone.update(z[300:])
+        assert torch.equal(value, alone.compute()), key
+
+
+def test_collections_forget_real_rows_apart() -> None:
+    from torchmetrics import MetricCollection
+
+    make = wf.metrics.FrechetEmbeddingDistance
+    collection = MetricCollection({"a": make(8), "b": make(8, reset_real_features=False)})
+    collection.update(torch.randn(9, 8), real=True)
+    collection.reset()
+    assert [int(metric.moments_0[0]) for metric in collection.values()] == [0, 9]
+
+
+def test_other_settings_do_not_merge_or_load() -> None:
+    z = torch.randn(9, 8)
+    metric, other = (wf.metrics.EffectiveRank(8, normalize=flag) for flag in (True, False))
+    for each in (metric, other):
+        each.update(z)
+        each.persistent(True)
+    want, saved = metric.moments_0.clone(), other.state_dict()
+    with pytest.raises(ValueError, match="must agree in normalize, precision"):
+        metric.merge_state(other)
+    with pytest.raises(ValueError, match="must agree in normalize, precision"):
+        metric.load_state_dict(saved)
+    assert torch.equal(metric.moments_0, want)
+    del saved["settings"]  # as metrics without it saved
+    metric.load_state_dict(saved)
+    assert torch.equal(metric.moments_0, other.moments_0)
 
 
 def test_plot(tmp_path: Path) -> None:

@@ -66,17 +66,35 @@ class _EmbeddingMetric(Metric):
 class _MomentMetric(_EmbeddingMetric):
     """Metrics of mean and covariance."""
 
+    settings: Tensor
+    """What makes other moments of the same rows. Without it, a MetricCollection takes metrics whose
+    moments agree after their first batch for one, whatever their settings."""
     moments_0: Tensor
     moments_1: Tensor
 
     def __init__(
-        self, num_features: int, normalize: bool, precision: str, states: int, **kwargs: Any
+        self,
+        num_features: int,
+        normalize: bool,
+        precision: str,
+        states: int,
+        *settings: bool,
+        **kwargs: Any,
     ) -> None:
         super().__init__(num_features, normalize, **kwargs)
         self.precision = checks.choice("precision", precision, PRECISIONS)
+        own = [self.normalize, PRECISIONS.index(self.precision), *settings]
+        # the first state, so that a merge of what differs fails before it changes anything
+        self.add_state("settings", torch.tensor(own, dtype=torch.int64), dist_reduce_fx=_agreed)
         for i in range(states):
             default = _state.empty(num_features)
             self.add_state(f"moments_{i}", default, dist_reduce_fx=_state.merged)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        found = state_dict.get(f"{prefix}settings")
+        if found is not None:
+            _agreed(torch.stack([self.settings, found.to(self.settings)]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _add(self, z: Tensor, i: int) -> None:
         z = self._rows(z)
@@ -123,7 +141,7 @@ class WassersteinUniformity(_MomentMetric):
         precision: str = "double",
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, normalize, precision, states=1, **kwargs)
+        super().__init__(num_features, normalize, precision, 1, **kwargs)
         self.squared = bool(squared)
 
     @outside_graphs
@@ -167,7 +185,7 @@ class EffectiveRank(_MomentMetric):
         precision: str = "double",
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, normalize, precision, states=1, **kwargs)
+        super().__init__(num_features, normalize, precision, 1, **kwargs)
 
     @outside_graphs
     def update(self, z: Tensor) -> None:
@@ -215,7 +233,7 @@ class FrechetEmbeddingDistance(_MomentMetric):
         precision: str = "double",
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, normalize, precision, states=2, **kwargs)
+        super().__init__(num_features, normalize, precision, 2, bool(reset_real_features), **kwargs)
         self.squared = bool(squared)
         self.reset_real_features = bool(reset_real_features)
 
@@ -308,6 +326,16 @@ class Uniformity(_EmbeddingMetric):
             raise ValueError(f"L_U is a mean over pairs: 2 rows are needed, got {len(rows)}")
         with torch.no_grad():
             return functional.uniformity(rows, t=self.t, normalize=self.normalize)
+
+
+def _agreed(settings: Tensor) -> Tensor:
+    """The settings of each of several metrics, (w, k) -> (k,)."""
+    if bool((settings != settings[0]).any()):
+        raise ValueError(
+            "metrics that are merged, synced or restored must agree in normalize, precision and "
+            "reset_real_features"
+        )
+    return settings[0].clone()
 
 
 def _process() -> int:
