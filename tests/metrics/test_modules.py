@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 import wssl_fast as wf
+from tests.metrics.test_moments import fail_in_the_second_block
 from tests.tolerances import value_tolerance
+from wssl_fast.metrics import _state
 
 pytest.importorskip("torchmetrics", reason="wf.metrics' modules need torchmetrics")
 
@@ -205,6 +207,19 @@ def test_other_settings_do_not_merge_or_load() -> None:
     del saved["settings"]  # as metrics without it saved
     metric.load_state_dict(saved)
     assert torch.equal(metric.moments_0, other.moments_0)
+
+
+@pytest.mark.parametrize("name", ["W2", "effective rank"])
+def test_an_update_that_fails_adds_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.randn(_state.BLOCK + 9, 12)
+    metric = filled(name, z[:20])
+    want, value = metric.moments_0.clone(), metric.compute()
+    with monkeypatch.context() as patch:
+        fail_in_the_second_block(patch, MemoryError())
+        with pytest.raises(MemoryError):
+            metric.update(z)
+    assert torch.equal(metric.moments_0, want)
+    assert torch.equal(metric.compute(), value)
 
 
 def test_plot(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import wssl_fast as wf
 from tests.tolerances import contract_tolerance, unseen, value_tolerance
 from tests.zoo import BY_NAME, RAW_SCALE, SHAPES, ZOO, Case
 from wssl_fast import reference
+from wssl_fast.backends.eager import products
 from wssl_fast.metrics import Moments, _state
 
 CASES = pytest.mark.parametrize("case", ZOO, ids=lambda case: case.name)
@@ -151,6 +152,60 @@ def test_blocks_of_one_update_are_merged(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = Moments().update(z)
     monkeypatch.setattr(_state, "BLOCK", 9)
     close(whole, Moments().update(z))
+
+
+def fail_in_the_second_block(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    product, calls = products.symmetric_product, 0
+
+    def failing(*arguments: object, **keywords: object) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise error
+        return product(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(products, "symmetric_product", failing)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_update_that_fails_adds_nothing(
+    error: BaseException, first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z = torch.randn(_state.BLOCK + 9, 4)
+    want = Moments() if first else Moments().update(z[:20] + 1)
+    moments = want.copy()
+    if not first:
+        moments.effective_rank()
+    with monkeypatch.context() as patch:
+        fail_in_the_second_block(patch, error)
+        with pytest.raises(type(error)):
+            moments.update(z)
+    assert moments.count == want.count
+    if not first:
+        assert torch.equal(moments.covariance, want.covariance)
+        assert torch.equal(moments.effective_rank(), want.effective_rank())
+    for each in (moments, want):
+        each.update(z)
+    assert torch.equal(moments.covariance, want.covariance)
+    assert torch.equal(moments.effective_rank(), want.effective_rank())
+
+
+def test_a_merge_that_fails_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = Moments().update(torch.randn(9, 4)), Moments(precision="highest")
+    b.update(torch.randn(9, 4))
+    want, rank = a.covariance, a.effective_rank()
+
+    def failing(*unused: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "addr_", failing)
+        with pytest.raises(KeyboardInterrupt):
+            a.merge(b)
+    assert (a.count, a.precision) == (9, "double")
+    assert torch.equal(a.covariance, want)
+    assert torch.equal(a.effective_rank(), rank)
 
 
 def test_a_mean_far_away_costs_no_digit_of_the_covariance() -> None:

@@ -82,6 +82,23 @@ def test_all_rows_below_the_capacity_and_l_u_is_exact() -> None:
     assert raw == pytest.approx(float(wf.uniformity(z, t=1.0, normalize=False)), rel=1e-6)
 
 
+def test_an_update_that_fails_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.randn(30, 5)
+    sample, want = RowSample(10), RowSample(10)
+
+    def failing(*unused: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    for part in z.split(12):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "argsort", failing)
+            with pytest.raises(KeyboardInterrupt):
+                sample.update(part)
+        assert sample.seen == want.seen
+        sample.update(part), want.update(part)
+        assert torch.equal(sample.rows, want.rows)
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="capacity must be >= 1, got 0"):
         RowSample(0)

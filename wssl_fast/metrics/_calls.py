@@ -14,7 +14,7 @@ R = TypeVar("R")
 def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
     """torch.compile breaks its graph at the call and runs it as it is.
 
-    Between two breaks, a graph gets several views of one state as inputs, and what it writes to
+    Between two breaks, a graph gets several views of one vector as inputs, and what it writes to
     them is lost (AOTAutograd, PyTorch 2.13).
     """
     disabled: Callable[P, R] | None = None  # one for all calls, or each is compiled anew

@@ -1,4 +1,4 @@
-"""Streamed moments: one float64 vector, and what is added to it in place.
+"""Streamed moments: one float64 vector, and what is added to it.
 
     [ n,  sum_i |z_i|,  mean (m),  second moment about the mean (m x m), row by row ]
 
@@ -10,13 +10,15 @@ Chan's update
 
 is M_a + sum_i (x_i - c)(x_i - c)^T for c = mu_b - sqrt(n_a / (n_a + n_b)) delta, because that sum
 is M_b + n_b (mu_b - c)(mu_b - c)^T. So a block costs one symmetric product, which subtracts c while
-it packs, and one addition to M; nothing is ever subtracted from a sum of squares.
+it packs, and one addition to M; nothing is ever subtracted from a sum of squares. A sum is a new
+vector: whatever ends an update half way, the state is the one before.
 
 Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
 variances", 1979, eq. (2.1), here for matrices.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,14 +58,15 @@ def views(state: Tensor) -> Views:
     return Views(state[0], state[1], state[HEAD : HEAD + m], state[HEAD + m :].view(m, m))
 
 
-def add_rows_(state: Tensor, z: Tensor, normalize: bool, precision: str) -> None:
-    """z (n, m) of any floating dtype and strides, on the state's device."""
-    v = views(state)
+def added(state: Tensor, z: Tensor, normalize: bool, precision: str) -> Tensor:
+    """The state and rows z (n, m) of any floating dtype and strides, on its device."""
     for start in range(0, len(z), BLOCK):
-        _add_block(v, z[start : start + BLOCK], normalize, precision)
+        state = _with_block(state, z[start : start + BLOCK], normalize, precision)
+    return state
 
 
-def _add_block(v: Views, z: Tensor, normalize: bool, precision: str) -> None:
+def _with_block(state: Tensor, z: Tensor, normalize: bool, precision: str) -> Tensor:
+    v = views(state)
     inverse_norm, mean = products.row_statistics(z, normalize=True)
     norms = torch.where(inverse_norm > 0, inverse_norm.reciprocal(), inverse_norm)  # 0, NaN stay
     double = precision == "double" or z.dtype == torch.float64
@@ -73,20 +76,25 @@ def _add_block(v: Views, z: Tensor, normalize: bool, precision: str) -> None:
         double = double or not SAFE_NORM[0] <= float(norms.max()) <= SAFE_NORM[1]
     total = v.rows + len(z)
     delta = mean - v.mean
+    out = torch.empty_like(state)
+    step = views(out)
     product = products.symmetric_product(
         z,
         torch.float64 if double else torch.float32,
         covariance=True,
         scale=inverse_norm if normalize else None,
         mean=mean - (v.rows / total).sqrt() * delta,
+        out=step.scatter if double else None,
     )
-    v.scatter.add_(product)
-    v.mean.add_(delta * (len(z) / total))
-    v.norm_sum.add_(norms.sum())
-    v.rows.copy_(total)
+    if not double:
+        step.scatter.copy_(product)
+    step.mean.copy_(delta * (len(z) / total))
+    step.norm_sum.copy_(norms.sum())
+    step.rows.fill_(len(z))
+    return out.add_(state)
 
 
-def merge_(state: Tensor, other: Tensor) -> None:
+def _merge_(state: Tensor, other: Tensor) -> None:
     """Chan's merge of two states of one width, into the first."""
     a, b = views(state), views(other)
     total = a.rows + b.rows
@@ -100,9 +108,9 @@ def merge_(state: Tensor, other: Tensor) -> None:
 
 
 @outside_graphs
-def merged(states: Tensor) -> Tensor:
+def merged(states: Tensor | Sequence[Tensor]) -> Tensor:
     """One state (l,) of several (w, l), in their order."""
     out = states[0].clone()
     for other in states[1:]:
-        merge_(out, other)
+        _merge_(out, other)
     return out

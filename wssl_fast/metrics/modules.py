@@ -98,8 +98,11 @@ class _MomentMetric(_EmbeddingMetric):
 
     def _add(self, z: Tensor, i: int) -> None:
         z = self._rows(z)
+        name = f"moments_{i}"
         with torch.no_grad(), plain_arithmetic(z.device.type):
-            _state.add_rows_(getattr(self, f"moments_{i}"), z, self.normalize, self.precision)
+            setattr(
+                self, name, _state.added(getattr(self, name), z, self.normalize, self.precision)
+            )
 
     def _moments(self, i: int, of: str = "") -> _state.Views:
         v = _state.views(getattr(self, f"moments_{i}"))
@@ -313,10 +316,11 @@ class Uniformity(_EmbeddingMetric):
         """Offers rows z (n, m) to the sample."""
         z = self._rows(z).float()
         keys = row_keys(self.seed, _process(), self._seen, len(z), z.device).float()
-        self._seen += len(z)
         above = keys > self.sample[-1, 0]
         offered = torch.cat([keys[above, None], z[above]], dim=1)
-        self.sample = _largest(torch.cat([self.sample, offered]), self.capacity)
+        sample = _largest(torch.cat([self.sample, offered]), self.capacity)
+        self._seen += len(z)  # first: keys may be skipped, not used twice
+        self.sample = sample
 
     @outside_graphs
     def compute(self) -> Tensor:

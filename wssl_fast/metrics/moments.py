@@ -28,7 +28,8 @@ class Moments:
     with x_i the rows, scaled to length 1 first by default, as in W2. The rows may come in batches
     of any sizes, on any number of machines: `update` adds rows, `merge` adds another `Moments`, and
     the result does not depend on how the rows were split but for rounding in float64. Memory is
-    m^2 + m + 2 float64 numbers, and as much again during an update. Nothing is differentiable:
+    m^2 + m + 2 float64 numbers, and as much again during an update, twice that where it has more
+    than 8,192 rows. Nothing is differentiable:
     these are metrics; for a loss see :func:`wssl_fast.wasserstein_uniformity`.
 
     Args:
@@ -105,7 +106,7 @@ class Moments:
         """Adds rows z (n, m), n >= 1. Returns itself.
 
         Costs one symmetric product a block of 8,192 rows, n m^2 flops, and a sweep over m^2 numbers
-        for each block or smaller batch.
+        for each block or smaller batch. What fails or is interrupted adds nothing.
         """
         z = checks.rows("z", checks.plain("z", z)).detach()
         if self._state is None:
@@ -118,8 +119,9 @@ class Moments:
             if z.device != state.device:
                 raise ValueError(f"z must be on {state.device}, as the rows so far, got {z.device}")
         with torch.no_grad(), plain_arithmetic(z.device.type):
-            _state.add_rows_(state, z, self._normalize, self._precision)
-        self._state, self._found = state, {}
+            state = _state.added(state, z, self._normalize, self._precision)
+        self._found = {}
+        self._state = state
         return self
 
     @outside_graphs
@@ -132,14 +134,15 @@ class Moments:
         _same_rows("merge", self, other)
         if other._state is not None:
             checks.plain("other", other._state)
-            if self._state is None:
-                self._state = other._state.clone()
-            else:
-                with torch.no_grad():
-                    _state.merge_(self._state, other._state.to(self._state.device))
+            states = [other._state]
+            if self._state is not None:
+                states = [self._state, other._state.to(self._state.device)]
+            with torch.no_grad():
+                state = _state.merged(states)
+            self._found = {}
             if other._precision == "highest":
                 self._precision = "highest"
-        self._found = {}
+            self._state = state
         return self
 
     def copy(self) -> "Moments":

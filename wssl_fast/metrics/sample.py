@@ -95,8 +95,7 @@ class RowSample:
         if self._keys is not None and len(self._keys) == self.capacity:
             above = keys > self._keys[-1]  # of later rows a few
             keys, z = keys[above], z[above]
-        self._keep(keys, z)
-        self.seen += n
+        self._keep(keys, z, n)
         return self
 
     @outside_graphs
@@ -108,8 +107,7 @@ class RowSample:
                 f"{self.capacity} and {other.capacity}"
             )
         if other._keys is not None and other._rows is not None:
-            self._keep(other._keys, other._rows)
-        self.seen += other.seen
+            self._keep(other._keys, other._rows, other.seen)
         return self
 
     def uniformity(self, *, t: float = 2.0, normalize: bool = True) -> Tensor:
@@ -125,11 +123,11 @@ class RowSample:
             raise ValueError("this sample has seen no rows yet: call update(z) first")
         return self._keys, self._rows
 
-    def _keep(self, keys: Tensor, rows: Tensor) -> None:
-        if self._keys is None or self._rows is None:
-            self._keys, self._rows = keys[:0], rows[:0]
-        checks.columns("z", rows, self._rows.shape[1], "the rows kept")
-        checks.same_kind("z", rows, "the rows kept", self._rows)
-        keys, rows = torch.cat([self._keys, keys]), torch.cat([self._rows, rows])
+    def _keep(self, keys: Tensor, rows: Tensor, seen: int) -> None:
+        """Offers rows out of `seen`; what fails on the way changes nothing."""
+        if self._keys is not None and self._rows is not None:
+            checks.columns("z", rows, self._rows.shape[1], "the rows kept")
+            checks.same_kind("z", rows, "the rows kept", self._rows)
+            keys, rows = torch.cat([self._keys, keys]), torch.cat([self._rows, rows])
         order = keys.argsort(descending=True)[: self.capacity]
-        self._keys, self._rows = keys[order], rows[order]
+        self._keys, self._rows, self.seen = keys[order], rows[order], self.seen + seen

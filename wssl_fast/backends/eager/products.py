@@ -21,18 +21,21 @@ def symmetric_product(
     covariance: bool = False,
     scale: Tensor | None = None,
     mean: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Y Y^T (n, n), or Y^T Y (m, m) when `covariance`; Y = diag(scale) z - 1 mean^T, accumulated
-    and returned in `dtype`. scale (n,) and mean (m,) are float64. No (n, m) copy is made."""
+    and returned in `dtype`, in a contiguous `out` of it if given. scale (n,) and mean (m,) are
+    float64. No (n, m) copy is made."""
     if compiled(z):
         return native.symmetric_product(
-            z, covariance=covariance, scale=scale, mean=mean, dtype=dtype
+            z, covariance=covariance, scale=scale, mean=mean, dtype=dtype, out=out
         )
     if z.dtype == dtype and scale is None and mean is None:
-        return z.mT @ z if covariance else z @ z.mT
+        return torch.mm(z.mT, z, out=out) if covariance else torch.mm(z, z.mT, out=out)
     n, m = z.shape
     k = m if covariance else n
-    out = torch.zeros(k, k, dtype=dtype, device=z.device)
+    out = torch.empty(k, k, dtype=dtype, device=z.device) if out is None else out
+    out.zero_()
     for start in range(0, n if covariance else m, CHUNK):
         part = slice(start, start + CHUNK)
         y = z[part] if covariance else z[:, part]
