@@ -1,5 +1,6 @@
 """`Moments`: mean and covariance of a stream of rows, and every metric that needs no more."""
 
+import math
 import os
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from wssl_fast.ops._arithmetic import plain_arithmetic
 PRECISIONS = ("double", "highest")
 FORMAT = "wssl_fast.moments"
 VERSION = "1"
+_PARTS = ("count", "norm_sum", "mean", "second_moment")
 _SETTINGS = [(normalize, precision) for normalize in ("True", "False") for precision in PRECISIONS]
 
 
@@ -225,7 +227,7 @@ class Moments:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Moments":
         """Reads what `save` wrote, onto the CPU. `ValueError` names a file that is damaged or
-        something else."""
+        something else, and the part that cannot be right."""
         from safetensors import SafetensorError, safe_open
 
         with open(path, "rb"):  # a missing file is named by the system's own error
@@ -238,7 +240,7 @@ class Moments:
                         f"{path} must be a file of {FORMAT}, version {VERSION}; its metadata says "
                         f"{found.get('format')}, version {found.get('version')}"
                     )
-                parts = [file.get_tensor(n) for n in ("count", "norm_sum", "mean", "second_moment")]
+                parts = [file.get_tensor(name) for name in _PARTS]
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
         m = parts[2].numel()
@@ -249,8 +251,10 @@ class Moments:
                 f"{path} is damaged: count, norm_sum, mean and second_moment have shapes {shapes}, "
                 f"normalize and precision are {settings}"
             )
+        if fault := _fault(parts):
+            raise ValueError(f"{path} is damaged: {fault}")
         moments = cls(normalize=settings[0] == "True", precision=str(settings[1]))
-        moments._state = torch.cat([part.double().flatten() for part in parts])
+        moments._state = torch.cat([part.flatten() for part in parts])
         return moments
 
     def __repr__(self) -> str:
@@ -277,6 +281,28 @@ class Moments:
                 c.addr_(v.mean, v.mean)
             self._found[centred] = _spectral.eigenvalues(c, dtype, v.mean if centred else None)
         return self._found[centred]
+
+
+def _fault(parts: list[Tensor]) -> str:
+    """What no update and no merge gives in count, norm_sum, mean and second_moment, "" if nothing
+    is. NaN is right in all but the count: rows that hold one give it."""
+    for name, part in zip(_PARTS, parts, strict=True):
+        if part.dtype != torch.float64:
+            return f"{name} must be float64, got {part.dtype}"
+    count, norm_sum, mean, scatter = parts
+    if not math.isfinite(count) or count < 1 or count % 1 != 0:
+        return f"count must be a whole number >= 1, got {float(count)}"
+    if norm_sum < 0:
+        return f"norm_sum must be >= 0, got {float(norm_sum)}"
+    if not len(mean):
+        return "mean must have at least 1 column"
+    squares = scatter.diagonal()
+    if bool((squares < 0).any()):
+        return f"second_moment must have squares on its diagonal, got {float(squares.min())}"
+    # a product by PyTorch is symmetric to its rounding, 6e-8 in float32
+    if bool(((scatter - scatter.T).abs() > 1e-6 * squares.max()).any()):
+        return "second_moment must be symmetric"
+    return ""
 
 
 def _same_rows(verb: str, a: Moments, b: object) -> None:
