@@ -94,6 +94,26 @@ def test_zeros_without_memory(name: str) -> None:
     updates()[name](torch._efficientzerotensor((16, 8)))
 
 
+@EACH
+def test_inference_mode_first(name: str) -> None:
+    """What an update or a merge under it leaves is no tensor of it."""
+    update = updates()[name]
+    with torch.inference_mode():
+        update(torch.randn(16, 8))
+    update(torch.randn(16, 8))
+
+
+def test_states_made_in_inference_mode() -> None:
+    z = torch.randn(16, 8)
+    with torch.inference_mode():
+        moments, sample = Moments().update(z), RowSample(4).update(z)
+        merged = Moments().merge(moments)
+        moments.effective_rank()
+    for kept in (moments.covariance_spectrum(), moments.mean, sample.rows):
+        kept.requires_grad_().sum().backward()
+    assert merged.merge(moments).update(z).count == 48
+
+
 def test_moments_of_zeros_without_memory() -> None:
     moments = Moments().update(torch._efficientzerotensor((16, 8)))
     assert moments.count == 16

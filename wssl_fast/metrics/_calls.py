@@ -2,13 +2,22 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What is made in here outlives the call: no graph of autograd, and no tensors of
+    `torch.inference_mode`, which later calls outside of it could not write to."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from wssl_fast import _checks as checks
 from wssl_fast import functional
 from wssl_fast.metrics import _spectral, _state
-from wssl_fast.metrics._calls import outside_graphs
+from wssl_fast.metrics._calls import kept, outside_graphs
 from wssl_fast.metrics.moments import PRECISIONS
 from wssl_fast.metrics.sample import row_keys
 from wssl_fast.ops._arithmetic import plain_arithmetic
@@ -99,7 +99,7 @@ class _MomentMetric(_EmbeddingMetric):
     def _add(self, z: Tensor, i: int) -> None:
         z = self._rows(z)
         name = f"moments_{i}"
-        with torch.no_grad(), plain_arithmetic(z.device.type):
+        with kept(), plain_arithmetic(z.device.type):
             setattr(
                 self, name, _state.added(getattr(self, name), z, self.normalize, self.precision)
             )

@@ -11,7 +11,7 @@ from wssl_fast import _checks as checks
 from wssl_fast import functional
 from wssl_fast._files import replacing
 from wssl_fast.metrics import _spectral, _state
-from wssl_fast.metrics._calls import outside_graphs
+from wssl_fast.metrics._calls import kept, outside_graphs
 from wssl_fast.ops._arithmetic import plain_arithmetic
 
 PRECISIONS = ("double", "highest")
@@ -120,7 +120,7 @@ class Moments:
             checks.columns("z", z, len(_state.views(state).mean), "the rows so far")
             if z.device != state.device:
                 raise ValueError(f"z must be on {state.device}, as the rows so far, got {z.device}")
-        with torch.no_grad(), plain_arithmetic(z.device.type):
+        with kept(), plain_arithmetic(z.device.type):
             state = _state.added(state, z, self._normalize, self._precision)
         self._found = {}
         self._state = state
@@ -139,7 +139,7 @@ class Moments:
             states = [other._state]
             if self._state is not None:
                 states = [self._state, other._state.to(self._state.device)]
-            with torch.no_grad():
+            with kept():
                 state = _state.merged(states)
             self._found = {}
             if other._precision == "highest":
@@ -276,10 +276,11 @@ class Moments:
         if centred not in self._found:
             v = self._views()
             dtype = torch.float64 if self._precision == "double" else torch.float32
-            c = v.scatter / v.rows
-            if not centred:
-                c.addr_(v.mean, v.mean)
-            self._found[centred] = _spectral.eigenvalues(c, dtype, v.mean if centred else None)
+            with kept():
+                c = v.scatter / v.rows
+                if not centred:
+                    c.addr_(v.mean, v.mean)
+                self._found[centred] = _spectral.eigenvalues(c, dtype, v.mean if centred else None)
         return self._found[centred]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wssl_fast import _checks as checks
 from wssl_fast import functional
-from wssl_fast.metrics._calls import outside_graphs
+from wssl_fast.metrics._calls import kept, outside_graphs
 
 GOLDEN = 0x9E3779B97F4A7C15
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -128,6 +128,9 @@ class RowSample:
         if self._keys is not None and self._rows is not None:
             checks.columns("z", rows, self._rows.shape[1], "the rows kept")
             checks.same_kind("z", rows, "the rows kept", self._rows)
-            keys, rows = torch.cat([self._keys, keys]), torch.cat([self._rows, rows])
-        order = keys.argsort(descending=True)[: self.capacity]
-        self._keys, self._rows, self.seen = keys[order], rows[order], self.seen + seen
+        with kept():
+            if self._keys is not None and self._rows is not None:
+                keys, rows = torch.cat([self._keys, keys]), torch.cat([self._rows, rows])
+            order = keys.argsort(descending=True)[: self.capacity]
+            keys, rows = keys[order], rows[order]
+        self._keys, self._rows, self.seen = keys, rows, self.seen + seen
