@@ -222,6 +222,32 @@ def test_an_update_that_fails_adds_nothing(name: str, monkeypatch: pytest.Monkey
     assert torch.equal(metric.compute(), value)
 
 
+def test_a_restored_sample_draws_new_keys() -> None:
+    """The same rows again, after a checkpoint: no key twice."""
+    z = torch.randn(300, 12)
+    metric, restored = (wf.metrics.Uniformity(12, capacity=400) for _ in range(2))
+    metric.update(z)
+    metric.persistent(True)
+    restored.load_state_dict(copy.deepcopy(metric.state_dict()))
+    for each in (metric, restored):
+        each.update(z)
+    assert torch.equal(restored.sample, metric.sample)
+    assert len(restored.sample[:, 0].unique()) == 400
+
+
+def test_keys_go_on_after_reset_and_in_forward() -> None:
+    z = torch.randn(30, 12)
+    metric, want = (wf.metrics.Uniformity(12, capacity=100) for _ in range(2))
+    for part in z.split(10):
+        metric(part)
+        want.update(part)
+    assert torch.equal(metric.sample, want.sample)
+    assert int(metric.seen) == int(want.seen) == 30
+    metric.reset()
+    metric.update(z)
+    assert not set(metric.sample[:30, 0].tolist()) & set(want.sample[:30, 0].tolist())
+
+
 def test_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="a plot needs matplotlib").use("Agg")
     metric = filled("W2", torch.randn(50, 12))

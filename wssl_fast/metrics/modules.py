@@ -278,7 +278,8 @@ class Uniformity(_EmbeddingMetric):
         t, normalize: see :func:`wssl_fast.uniformity`.
         capacity: rows to keep, at least 2.
         seed: of the sample; processes of one group get streams of their own. Metrics of one
-            process that are to be merged by `merge_state` need different seeds.
+            process that are to be merged by `merge_state` need different seeds. A metric restored
+            from a `state_dict` goes on where that one stopped.
 
     Example:
         >>> import torch, wssl_fast as wf
@@ -290,6 +291,7 @@ class Uniformity(_EmbeddingMetric):
 
     higher_is_better = False
     plot_upper_bound = 0.0
+    seen: Tensor
     sample: Tensor
 
     def __init__(
@@ -306,7 +308,8 @@ class Uniformity(_EmbeddingMetric):
         self.t = checks.number("t", t, minimum=0.0, exclusive=True)
         self.capacity = int(checks.number("capacity", capacity, minimum=2))
         self.seed = seed
-        self._seen = 0  # rows of this process, never reset: positions in its stream of keys
+        # rows of this process, never reset: positions in its stream of keys
+        self.add_state("seen", torch.tensor(0), dist_reduce_fx="max")
         # a key, then the row; an empty place has the key -1
         default = torch.full((self.capacity, 1 + num_features), -1.0)
         self.add_state("sample", default, dist_reduce_fx=_largest_keys)
@@ -315,11 +318,11 @@ class Uniformity(_EmbeddingMetric):
     def update(self, z: Tensor) -> None:
         """Offers rows z (n, m) to the sample."""
         z = self._rows(z).float()
-        keys = row_keys(self.seed, _process(), self._seen, len(z), z.device).float()
+        keys = row_keys(self.seed, _process(), int(self.seen), len(z), z.device).float()
         above = keys > self.sample[-1, 0]
         offered = torch.cat([keys[above, None], z[above]], dim=1)
         sample = _largest(torch.cat([self.sample, offered]), self.capacity)
-        self._seen += len(z)  # first: keys may be skipped, not used twice
+        self.seen = self.seen + len(z)  # first: keys may be skipped, not used twice
         self.sample = sample
 
     @outside_graphs
@@ -330,6 +333,12 @@ class Uniformity(_EmbeddingMetric):
             raise ValueError(f"L_U is a mean over pairs: 2 rows are needed, got {len(rows)}")
         with torch.no_grad():
             return functional.uniformity(rows, t=self.t, normalize=self.normalize)
+
+    def reset(self) -> None:
+        """Forgets the sample; its next rows get keys that none has had."""
+        seen = self.seen
+        super().reset()
+        self.seen = seen
 
 
 def _agreed(settings: Tensor) -> Tensor:
