@@ -3,6 +3,8 @@ and what is expected."""
 
 import numbers
 import sys
+import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,8 @@ def floating(name: str, x: object) -> Tensor:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").strip("_")
-        raise TypeError(f"{name} must be a dense tensor, got a {kind} one")
+        advice = "" if x.is_nested else f": pass {name}.to_dense()"
+        raise TypeError(f"{name} must be a dense tensor, got a {kind} one{advice}")
     if x.dtype not in FLOATING:
         raise TypeError(
             f"{name} must have dtype float64, float32, float16 or bfloat16, got {x.dtype}"
@@ -34,8 +37,6 @@ def plain(name: str, x: object) -> Tensor:
             f"{name} must be a plain tensor, got {type(t).__name__}: pass the tensor inside of it, "
             f"of a DTensor {name}.to_local() or {name}.full_tensor()"
         )
-    if t.layout != torch.strided:
-        raise TypeError(f"{name} must be dense, got {t.layout}: pass {name}.to_dense()")
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError(
             f"{name} has no numbers to look at inside of a torch.func transform (grad, vjp, vmap): "
@@ -114,6 +115,19 @@ def flag(name: str, value: object) -> bool:
             raise TypeError(f"{name} must be True or False, got {value!r}")
         value = bool(value)
     return value
+
+
+def integer(name: str, value: Any, *, minimum: int | None = None) -> int:
+    """An int, or what stands for one, as NumPy's integers do."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if minimum is not None and found < minimum:
+        raise ValueError(f"{name} must be >= {minimum}, got {found}")
+    return found
 
 
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:

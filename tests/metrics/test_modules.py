@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -265,6 +266,15 @@ def test_errors() -> None:
         wf.metrics.EffectiveRank(0)
     with pytest.raises(ValueError, match="precision must be one of"):
         wf.metrics.EffectiveRank(3, precision="auto")
+    with pytest.raises(TypeError, match="capacity must be an integer, got float"):
+        wf.metrics.Uniformity(3, capacity=2.7)
+    with pytest.raises(ValueError, match="capacity must be >= 2, got 1"):
+        wf.metrics.Uniformity(3, capacity=1)
+    with pytest.raises(TypeError, match="seed must be an integer, got str"):
+        wf.metrics.Uniformity(3, seed="x")
+    numpy = wf.metrics.Uniformity(np.int64(3), capacity=np.int32(8), seed=np.uint8(1))
+    numpy.update(torch.randn(2, 3))
+    wf.metrics.EffectiveRank(np.int64(3)).update(torch.randn(2, 3))
     metric = wf.metrics.Uniformity(3)
     with pytest.raises(ValueError, match=r"\(n, 3\), the width of num_features, got \(2, 4\)"):
         metric.update(torch.randn(2, 4))

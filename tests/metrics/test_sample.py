@@ -1,10 +1,11 @@
 """`RowSample`: uniform, whatever the batches; and merging."""
 
+import numpy as np
 import pytest
 import torch
 
 import wssl_fast as wf
-from wssl_fast.metrics import RowSample
+from wssl_fast.metrics import Moments, RowSample
 from wssl_fast.metrics.sample import row_keys
 
 CPU = torch.device("cpu")
@@ -104,7 +105,13 @@ def test_errors() -> None:
         RowSample(0)
     with pytest.raises(TypeError, match="seed must be an integer, got float"):
         RowSample(4, seed=0.5)  # type: ignore[arg-type]
-    sample = RowSample(4)
+    with pytest.raises(TypeError, match="capacity must be an integer, got float"):
+        RowSample(4.0)  # type: ignore[arg-type]
+    sample = RowSample(np.int64(4), seed=np.uint64(2**63), stream=np.int8(-1))
+    assert (sample.capacity, sample.seed, sample.stream) == (4, 2**63, -1)
+    for other in (Moments(), None, 3):
+        with pytest.raises(TypeError, match=rf"RowSample, got {type(other).__name__}"):
+            sample.merge(other)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no rows yet"):
         _ = sample.rows
     sample.update(torch.randn(2, 3))

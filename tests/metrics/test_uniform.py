@@ -2,6 +2,7 @@
 
 import statistics
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -63,7 +64,19 @@ def test_floor_is_where_equal_directions_are() -> None:
 
 def test_errors() -> None:
     for function in (w2_floor, w2_of_uniform, uniform_spectrum):
-        with pytest.raises(ValueError, match="n must be finite and >= 1, got 0"):
+        with pytest.raises(ValueError, match="n must be >= 1, got 0"):
             function(0, 3)
-        with pytest.raises(ValueError, match="m must be finite and >= 1, got 0"):
+        with pytest.raises(ValueError, match="m must be >= 1, got 0"):
             function(3, 0)
+        for wrong in (2.5, 2.0, True, "2", torch.tensor(2.0), np.float64(2)):
+            with pytest.raises(TypeError, match="n must be an integer, got "):
+                function(wrong, 3)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="m must be an integer, got "):
+                function(3, wrong)  # type: ignore[arg-type]
+
+
+def test_numpy_integers() -> None:
+    for n in (np.int64(9), np.uint8(9), np.array([9])[0]):
+        assert w2_floor(n, np.int32(12)) == w2_floor(9, 12)
+        assert w2_of_uniform(n, np.int32(12)) == w2_of_uniform(9, 12)
+        assert torch.equal(uniform_spectrum(n, np.int32(12)), uniform_spectrum(9, 12))

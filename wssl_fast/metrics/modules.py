@@ -32,11 +32,7 @@ class _EmbeddingMetric(Metric):
 
     def __init__(self, num_features: int, normalize: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(num_features, bool) or not isinstance(num_features, int):
-            raise TypeError(f"num_features must be an integer, got {type(num_features).__name__}")
-        if num_features < 1:
-            raise ValueError(f"num_features must be >= 1, got {num_features}")
-        self.num_features = num_features
+        self.num_features = checks.integer("num_features", num_features, minimum=1)
         self.normalize = bool(normalize)
 
     def _rows(self, z: Tensor) -> Tensor:
@@ -87,7 +83,7 @@ class _MomentMetric(_EmbeddingMetric):
         # the first state, so that a merge of what differs fails before it changes anything
         self.add_state("settings", torch.tensor(own, dtype=torch.int64), dist_reduce_fx=_agreed)
         for i in range(states):
-            default = _state.empty(num_features)
+            default = _state.empty(self.num_features)
             self.add_state(f"moments_{i}", default, dist_reduce_fx=_state.merged)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -306,12 +302,12 @@ class Uniformity(_EmbeddingMetric):
     ) -> None:
         super().__init__(num_features, normalize, **kwargs)
         self.t = checks.number("t", t, minimum=0.0, exclusive=True)
-        self.capacity = int(checks.number("capacity", capacity, minimum=2))
-        self.seed = seed
+        self.capacity = checks.integer("capacity", capacity, minimum=2)
+        self.seed = checks.integer("seed", seed)
         # rows of this process, never reset: positions in its stream of keys
         self.add_state("seen", torch.tensor(0), dist_reduce_fx="max")
         # a key, then the row; an empty place has the key -1
-        default = torch.full((self.capacity, 1 + num_features), -1.0)
+        default = torch.full((self.capacity, 1 + self.num_features), -1.0)
         self.add_state("sample", default, dist_reduce_fx=_largest_keys)
 
     @outside_graphs

@@ -69,12 +69,9 @@ class RowSample:
     """
 
     def __init__(self, capacity: int, *, seed: int = 0, stream: int = 0) -> None:
-        for name, value in (("capacity", capacity), ("seed", seed), ("stream", stream)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-        if capacity < 1:
-            raise ValueError(f"capacity must be >= 1, got {capacity}")
-        self.capacity, self.seed, self.stream = capacity, seed, stream
+        self.capacity = checks.integer("capacity", capacity, minimum=1)
+        self.seed = checks.integer("seed", seed)
+        self.stream = checks.integer("stream", stream)
         self.seen = 0
         self._keys: Tensor | None = None  # (k,)
         self._rows: Tensor | None = None  # (k, m)
@@ -101,6 +98,10 @@ class RowSample:
     @outside_graphs
     def merge(self, other: "RowSample") -> Self:
         """Takes in another sample of the same capacity. Returns itself."""
+        if not isinstance(other, RowSample):
+            raise TypeError(
+                f"other must be wssl_fast.metrics.RowSample, got {type(other).__name__}"
+            )
         if other.capacity != self.capacity:
             raise ValueError(
                 "samples must have the same capacity to be merged, got "

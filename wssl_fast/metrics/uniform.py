@@ -37,7 +37,7 @@ def w2_floor(n: int, m: int) -> float:
         >>> round(wf.metrics.w2_floor(65, 256), 12), wf.metrics.w2_floor(10_000, 256)
         (1.0, 0.0)
     """
-    _check(n, m)
+    n, m = _checked(n, m)
     return math.sqrt(2 - 2 * math.sqrt(min(n - 1, m) / m))
 
 
@@ -62,7 +62,7 @@ def w2_of_uniform(n: int, m: int) -> float:
         >>> round(wf.metrics.w2_of_uniform(10_000, 256), 3)
         0.081
     """
-    _check(n, m)
+    n, m = _checked(n, m)
     if n == 1:
         return math.sqrt(2)
     x, density = _law(n, m)
@@ -79,7 +79,7 @@ def uniform_spectrum(n: int, m: int) -> Tensor:
         >>> round(float(wf.metrics.uniform_spectrum(50, 100).sum()), 1)     # trace 1, rank 49
         1.0
     """
-    _check(n, m)
+    n, m = _checked(n, m)
     if n == 1:
         return torch.zeros(m, dtype=torch.float64)
     x, density = _law(n, m)  # descending in theta
@@ -98,6 +98,5 @@ def _law(n: int, m: int) -> tuple[Tensor, Tensor]:
     return x, (2 / NODES) * theta.sin() ** 2 / x
 
 
-def _check(n: int, m: int) -> None:
-    for name, value in (("n", n), ("m", m)):
-        checks.number(name, value, minimum=1)
+def _checked(n: int, m: int) -> tuple[int, int]:
+    return checks.integer("n", n, minimum=1), checks.integer("m", m, minimum=1)
