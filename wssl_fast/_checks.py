@@ -2,8 +2,8 @@
 and what is expected."""
 
 import numbers
-import sys
 import operator
+import sys
 from typing import Any
 
 import torch

@@ -33,7 +33,7 @@ class _EmbeddingMetric(Metric):
     def __init__(self, num_features: int, normalize: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_features = checks.integer("num_features", num_features, minimum=1)
-        self.normalize = bool(normalize)
+        self.normalize = checks.flag("normalize", normalize)
 
     def _rows(self, z: Tensor) -> Tensor:
         z = checks.rows("z", checks.plain("z", z)).detach()
@@ -141,7 +141,7 @@ class WassersteinUniformity(_MomentMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_features, normalize, precision, 1, **kwargs)
-        self.squared = bool(squared)
+        self.squared = checks.flag("squared", squared)
 
     @outside_graphs
     def update(self, z: Tensor) -> None:
@@ -232,9 +232,9 @@ class FrechetEmbeddingDistance(_MomentMetric):
         precision: str = "double",
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, normalize, precision, 2, bool(reset_real_features), **kwargs)
-        self.squared = bool(squared)
-        self.reset_real_features = bool(reset_real_features)
+        super().__init__(num_features, normalize, precision, 2, reset_real_features, **kwargs)
+        self.squared = checks.flag("squared", squared)
+        self.reset_real_features = checks.flag("reset_real_features", reset_real_features)
 
     @outside_graphs
     def update(self, z: Tensor, real: bool) -> None:

@@ -67,7 +67,7 @@ class Moments:
     """
 
     def __init__(self, *, normalize: bool = True, precision: str = "double") -> None:
-        self._normalize = bool(normalize)
+        self._normalize = checks.flag("normalize", normalize)
         self._precision = checks.choice("precision", precision, PRECISIONS)
         self._state: Tensor | None = None
         self._found: dict[bool, Tensor] = {}  # eigenvalues, centred or not, of the state as it is
