@@ -82,7 +82,8 @@ def _narrow(x, type: tl.constexpr):
     return x.to(type)
 
 
-@triton.jit
+# n is a row of W and stride_b where z begins: what either divides by decides how wide loads are
+@triton.jit(do_not_specialize=["stride_grad"])
 def gram_backward_kernel(
     grad,  # (b,)
     value,  # (b,)
@@ -173,7 +174,7 @@ def _tile(z, column, inside, stride_n, stride_m, TILE: tl.constexpr):
     return tl.load(z + at + column.to(tl.int64)[None, :] * stride_m, mask=inside, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks", "total", "n", "stride_grad"])
 def covariance_backward_kernel(
     grad,  # (b,)
     value,  # (b,)
