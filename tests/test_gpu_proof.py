@@ -1,13 +1,21 @@
 """benchmarks.gpu: which tests a run selects and what they said, a sanitizer's verdict, stages."""
 
+import importlib
+import inspect
 import os
+import re
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.gpu import plan, sanitizer, stages, testing
+from benchmarks.gpu import plan, sanitizer, stages, testing, turns
 from benchmarks.gpu import providers as p
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.rows import Row, read
@@ -26,13 +34,17 @@ def a_place(folder: Path) -> Place:
 # tests
 
 
-def test_csrc_is_tested_where_it_can_run() -> None:
-    triton, csrc = testing.lots("")
-    assert testing.lots("not built") == [triton]
+def test_what_is_tested_and_in_which_order() -> None:
+    triton, csrc = testing.triton_lot(), testing.cuda_lot()
     assert csrc.selection == ("tests/cuda/test_w2.py",)
     assert triton.report != csrc.report
-    assert all((stages.ROOT / lot.selection[0]).exists() for lot in (triton, csrc))
-    assert csrc.command()[1:4] == ["-m", "pytest", "tests/cuda/test_w2.py"]
+    assert triton.selection[:3] == tuple(
+        f"tests/triton/test_{x}.py" for x in ("tiles", "gram", "w2")
+    )
+    files = {f"tests/triton/{path.name}" for path in (stages.ROOT / "tests/triton").glob("test_*")}
+    assert files - set(triton.selection) == {"tests/triton/test_compiled.py"}  # needs no device
+    assert set(triton.selection) < files
+    assert len(triton.selection) == len(set(triton.selection))
 
 
 def test_why_csrc_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,43 +57,155 @@ def test_why_csrc_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert testing.why_no_cuda("cuda").startswith("it cannot be imported")
 
 
-def test_outcome_of_tests() -> None:
-    assert testing.outcome(["...", "=== 9 passed in 3s ==="], 0) == (None, "9 passed in 3s")
-    failed, _ = testing.outcome(["FAILED a", "1 failed, 8 passed in 3s"], 1)
-    assert failed == "failed: 1 failed, 8 passed in 3s"
-    assert testing.outcome(["....... [ 50%]"], None)[0] is None
-    assert testing.outcome(["..F.... [ 50%]"], None)[0] == "failed before they were cut off"
+TESTS = """
+import os, signal, time
+import pytest
+
+@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("x", [1, 2])
+def test_good(case, x):
+    with open(os.environ["SEEN"], "a") as file:
+        print(x, case, os.getpid(), file=file)
+
+def test_bad():
+    assert 1 == 2, "one is not two"
+
+def test_dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_hangs():
+    time.sleep(60)
+
+@pytest.mark.skip(reason="not here")
+def test_skipped():
+    pass
+
+@pytest.fixture
+def broken():
+    raise RuntimeError("no fixture")
+
+def test_of_a_fixture(broken):
+    pass
+
+def test_last():
+    pass
+"""
 
 
-def test_lots_are_run_and_reported_apart(
+def a_lot(folder: Path, text: str, workers: int = 2) -> testing.Lot:
+    path = folder / "test_some.py"
+    path.write_text(text)
+    return testing.Lot("tests", (str(path),), workers)
+
+
+def test_processes_share_the_tests_and_outlive_what_kills_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(testing, "WORKERS", 1)
-    texts = {
-        "good": "def test_one():\n    pass\n",
-        "bad": "def test_one():\n    assert False\n",
-        "slow": "import time\ndef test_one():\n    time.sleep(60)\n",
+    monkeypatch.setattr(turns, "SECONDS", 2.0)
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    place, lot = a_place(tmp_path), a_lot(tmp_path, TESTS)
+    until = time.time() + 100
+    (failed,) = testing.run(place, lot, place.logger(), until)
+    assert time.time() < until
+    (one,) = testing.tally(lot.folder(place)).values()
+    found = {name.split("::")[-1]: why for name, why in one.failed.items()}
+    assert found == {
+        "test_bad": "AssertionError: one is not two",
+        "test_dies": "signal SIGKILL, and its process with it",
+        "test_hangs": "not done in 2 s, and its process with it",
+        "test_of_a_fixture": "setup: RuntimeError: no fixture",
     }
-    for name, text in texts.items():
-        (tmp_path / f"test_{name}.py").write_text(text)
-    place, started = a_place(tmp_path), time.time()
-    lots = [testing.Lot(name, (str(tmp_path / f"test_{name}.py"),), name) for name in texts]
-    failed = testing.run(place, lots[:2], place.logger(), started + 60)
-    assert testing.run(place, lots[2:], place.logger(), time.time() + 1) == []
-    assert time.time() - started < 50
-    good, bad, slow = read(place.rows)
-    assert [one["provider"] for one in (good, bad, slow)] == list(texts)
-    assert failed == [bad["wrong"]]
-    assert "1 failed" in str(bad["wrong"])
-    assert (good["wrong"], slow["wrong"]) == (None, None)
-    assert str(slow["note"]).startswith("cut off")
-    assert "FAILED" in capsys.readouterr().out
+    seen = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
+    assert sorted((x, case) for x, case, _ in seen) == [(x, c) for x in "12" for c in "012"]
+    assert len({(x, pid) for x, _, pid in seen}) == 2  # cases of one kernel in one process
+    (row,) = read(place.rows)
+    assert row["wrong"] == failed
+    assert failed.startswith("4 failed, first test_")
+    assert row["note"] == "7 passed, 1 skipped of 12"
+    assert "FAILED test_bad: AssertionError: one is not two" in capsys.readouterr().out
+    said = place.report("tests").read_text()
+    assert "E   AssertionError: one is not two" in said  # in full
+    assert "in test_hangs" in said  # where it hung
+
+
+def test_what_was_cut_off_has_told_what_failed(tmp_path: Path) -> None:
+    text = "import time\ndef test_bad():\n    assert 0\ndef test_slow():\n    time.sleep(60)\n"
+    place = a_place(tmp_path)
+    lot = a_lot(tmp_path, text + "def test_never():\n    pass\n", workers=1)
+    started = time.time()
+    testing.run(place, lot, place.logger(), started + 12)
+    assert time.time() - started < 30
+    (row,) = read(place.rows)
+    assert str(row["wrong"]).startswith("1 failed, first test_bad: assert 0")
+    assert row["note"] == "cut off: 0 passed, 0 skipped of 3, at test_slow"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
+        ("import os\nos._exit(7)\n", "exit code 7"),
+    ],
+)
+def test_tests_that_cannot_be_collected_are_no_proof(text: str, said: str, tmp_path: Path) -> None:
+    place = a_place(tmp_path)
+    (failed,) = testing.run(place, a_lot(tmp_path, text), place.logger(), time.time() + 60)
+    assert said in failed
+
+
+def test_failures_that_no_target_depends_on() -> None:
+    def mode(*names: str) -> str | None:
+        return testing.Tally(failed=dict.fromkeys(names, "no")).mode()
+
+    assert mode() is None
+    assert mode("tests/triton/test_uniformity.py::test_zoo[a]") == testing.ASIDE
+    beside = "tests/triton/test_w2.py::test_zoo[auto-n>m-flat]"
+    assert mode(beside, "tests/triton/test_w2_backward.py::test_x[covariance]") == testing.ASIDE
+    assert mode(beside, "tests/triton/test_w2.py::test_zoo[auto-n<m-flat]") is None
+
+
+def test_a_kernel_is_compiled_by_one_process_at_a_time(tmp_path: Path) -> None:
+    inside, most, around = [], [], []
+
+    def compile(src: str, target: object, options: object, **more: object) -> str:
+        inside.append(src)
+        most.append(len(inside))
+        time.sleep(0.2)
+        inside.remove(src)
+        return f"{src} {options} {more}"
+
+    @contextmanager
+    def unwatched() -> Iterator[None]:
+        around.append("in")
+        yield
+
+    shared = turns.one_at_a_time(compile, tmp_path / "compiling", unwatched)
+    with ThreadPoolExecutor(3) as pool:
+        same = list(pool.map(lambda _: shared("a", options=1, more=2), range(3)))
+    assert same == ["a 1 {'more': 2}"] * 3
+    assert max(most) == 1
+    most.clear()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(shared, "ab"))
+    assert max(most) == 2
+    assert len(around) == 5
+
+
+def test_triton_compiles_by_way_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = pytest.importorskip("triton.compiler")
+    monkeypatch.setattr(compiler, "compile", compiler.compile)  # put back afterwards
+    whole = compiler.compile
+    turns.share_compilation(tmp_path, nullcontext)
+    assert compiler.compile is not whole
+    source = inspect.getsource(importlib.import_module("triton.runtime.jit"))
+    assert "self.compile(src, target=target, options=" in source  # what it stands in for
+    assert re.search(r"from \.\.compiler import .*\bcompile\b", source)
 
 
 def test_a_test_that_fails_is_no_proof(tmp_path: Path) -> None:
-    (tmp_path / "test_one.py").write_text("def test_one():\n    assert False\n")
     place = a_place(tmp_path)
-    assert not stages.proof(place, [str(tmp_path / "test_one.py")], place.logger())
+    lot = a_lot(tmp_path, "def test_one():\n    assert False\n")
+    assert not stages.proof(place, lot.selection, ("tests", "sanitizer"))
     groups = [(r["group"], bool(r["wrong"]), bool(r["skipped"])) for r in read(place.rows)]
     assert sorted(groups) == [("sanitizer", False, True)] * 2 + [("tests", True, False)]
 
@@ -90,14 +214,39 @@ def test_tests_of_csrc_left_out_are_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place, ran = a_place(tmp_path), []
-    monkeypatch.setattr(testing, "run", lambda place, lots, log, until: ran.extend(lots) or [])
-    monkeypatch.setattr(sanitizer, "run", lambda *_: True)
+    monkeypatch.setattr(testing, "run", lambda place, lot, log, until: ran.append(lot) or [])
+    monkeypatch.setattr(sanitizer, "run", lambda *_, **__: True)
     monkeypatch.setattr(testing, "why_no_cuda", lambda device: "nvcc was not found")
-    assert stages.proof(place, None, place.logger())
-    assert [lot.provider for lot in ran] == [testing.PYTEST]
+    assert stages.proof(place, None, ("tests", "sanitizer"))
+    assert [lot.report for lot in ran] == ["tests"]
     (found,) = read(place.rows)
-    assert (found["provider"], found["skipped"]) == (testing.PYTEST_CUDA, "nvcc was not found")
+    assert (found["provider"], found["skipped"]) == (testing.CUDA[0], "nvcc was not found")
     assert "tests/cuda left out: nvcc was not found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("slow", ["tests", "sanitizer", "warming"])
+def test_warming_goes_on_until_all_else_is_done(
+    slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(a_place(tmp_path).folder, time.time() + 100)
+    seconds = {name: 2.0 if name == slow else 0.2 for name in ("tests", "sanitizer", "warming")}
+    command = [sys.executable, "-c", f"import time; time.sleep({seconds['warming']})"]
+    warming = subprocess.Popen(command, start_new_session=True)
+    ends: list[float] = []
+
+    def some(name: str, said: object) -> object:
+        time.sleep(seconds[name])
+        ends.append(time.time())
+        return said
+
+    monkeypatch.setattr(stages, "_start_warming", lambda *_: [warming])
+    monkeypatch.setattr(testing, "why_no_cuda", lambda _: "")
+    monkeypatch.setattr(testing, "run", lambda *_: some("tests", []))
+    monkeypatch.setattr(sanitizer, "run", lambda *_, **__: some("sanitizer", True))
+    started = time.time()
+    assert stages.proof(place, None, ("tests", "sanitizer", "sweep"))
+    assert 2.0 <= time.time() - started < 10
+    assert warming.returncode == 0  # not stopped
 
 
 # sanitizer
@@ -233,13 +382,15 @@ def test_order_of_stages(
     lost: list[Step], without: bool, right: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[object] = []
-    monkeypatch.setattr(stages, "build", lambda *_: done.append("build"))
     monkeypatch.setattr(stages, "proof", lambda *_: done.append("proof") or right)
     monkeypatch.setattr(stages, "roots", lambda _: done.append("roots") or lost)
     monkeypatch.setattr(stages, "sweep", lambda _, without_cuda: done.append(without_cuda))
     monkeypatch.setattr(stages, "conclude", lambda _: done.append("conclude"))
     assert stages.everything(a_place(tmp_path), None) == (0 if right else 1)
-    assert done == ["build", "proof", "roots", without, "conclude"]
+    assert done == ["proof", "roots", without, "conclude"]
+    done.clear()
+    stages.everything(a_place(tmp_path), None, ("build", "tests"))
+    assert done == ["proof", "conclude"]
 
 
 def test_the_sweep_leaves_out_what_was_lost(

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import cuda_kernel, plan, sweep, targets
+from benchmarks.gpu import cuda_kernel, plan, sweep, targets, testing
 from benchmarks.gpu import providers as p
 from benchmarks.gpu.rows import Row, root_row, row
-from benchmarks.gpu.testing import PYTEST, PYTEST_CUDA
 from wssl_fast.backends import cuda
 
-LOTS = (PYTEST, PYTEST_CUDA)
+CSRC_TESTS = testing.CUDA[0]
+TESTS = (*testing.TRITON, CSRC_TESTS)
+H200 = {"architecture": "sm_90", "gpu": "NVIDIA H200"}
+H100 = {"architecture": "sm_90", "gpu": "NVIDIA H100 80GB HBM3"}
 HEAD = "csrc/cuda for PREFERRED"
 
 
@@ -26,12 +28,12 @@ def timed(shape: tuple[int, int], name: str, call: str, ms: float, **fields: obj
 
 
 def solved(k: int, name: str, us: float, **fields: object) -> Row:
-    defaults = {"call": sweep.GRAPH, "rounds": 20, "hardware": {"architecture": "sm_90"}}
+    defaults = {"call": sweep.GRAPH, "rounds": 20, "hardware": H200}
     return root_row(k) | {"provider": name, "p50_ms": us / 1e3} | defaults | fields
 
 
 def good_rows() -> list[Row]:
-    rows = [row(group="tests", provider=name, note="9 passed") for name in LOTS]
+    rows = [row(group="tests", provider=name, note="9 passed") for name in TESTS]
     rows += [row(group="sanitizer", provider="memcheck", note="clean")]
     for k, us in plan.ROOT_TARGETS.items():
         rows += [
@@ -104,10 +106,44 @@ def test_targets_missed_and_not_measured() -> None:
 
 
 def test_no_ratio_counts_where_tests_failed() -> None:
-    rows = [row(group="tests", provider="pytest", wrong="failed: 2 failed"), *good_rows()[1:]]
-    verdicts = {v.verdict for v in targets.verdicts(rows)}
-    assert verdicts == {"withheld: tests failed: 2 failed"}
-    assert targets.suggestion(rows) == f"{HEAD}: no size (tests failed: 2 failed)"
+    name, wrong = testing.TRITON[2], "2 failed, first test_zoo: AssertionError"
+    rows = [row(group="tests", provider=name, wrong=wrong), *good_rows()]
+    found = targets.verdicts(rows)
+    verdicts = [v.verdict for v in found]
+    withheld = f"withheld: {name}: {wrong}"
+    assert verdicts == [withheld] * 12 + ["hit", withheld, "hit"] * 3  # csrc/cuda by itself stands
+    assert targets.doubts(rows, found) == [f"{name} withholds 15 ratios: {wrong}"]
+    assert "k = 256" in targets.suggestion(rows)
+
+
+def test_what_no_target_measures_withholds_none() -> None:
+    rows = [row(group="tests", provider="a", wrong="1 failed", mode=testing.ASIDE), *good_rows()]
+    rows.append(row(group="tests", provider="b", note=f"{testing.CUT_OFF}: 3 passed of 9"))
+    found = targets.verdicts(rows)
+    assert {v.verdict for v in found} == {"hit"}
+    assert targets.doubts(rows, found) == [
+        "a withholds no ratio: 1 failed",
+        "b not tested to its end: cut off: 3 passed of 9",
+    ]
+
+
+def test_aims_for_an_h200_are_longer_on_a_slower_gpu() -> None:
+    def aims(hardware: dict[str, str], **rates: float) -> list[str]:
+        rows = [r | {"hardware": hardware} for r in good_rows()]
+        names = {"half": (targets.DENSE, "float16"), "copy": (targets.COPY, "float32")}
+        for kind, rate in rates.items():
+            provider, dtype = names[kind]
+            rows.append({"provider": provider, "dtype": dtype, "rate": rate})
+        found = [v for v in of_root(rows) if v.aim.startswith("<=") or "us" in v.aim]
+        return [f"{v.measured} {v.aim}: {v.verdict}" for v in found][:1]
+
+    assert aims(H200) == ["54 us <= 60 us: hit"]
+    # 790 TFLOP/s and 4.3 TB/s on an H200: the worse ratio
+    assert aims(H100, half=790.0, copy=2.15) == ["54 us <= 120 us (2.00 x 60 on an H200): hit"]
+    assert aims(H100, half=395.0, copy=4.3) == ["54 us <= 120 us (2.00 x 60 on an H200): hit"]
+    assert aims(H100, half=900.0, copy=9.9) == ["54 us <= 60 us (1.00 x 60 on an H200): hit"]
+    (found,) = aims(H100, half=700.0)
+    assert found == " <= 60 us: not measured: no row of the float32 device copy"
 
 
 # csrc/cuda
@@ -143,7 +179,7 @@ def test_targets_of_the_root() -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"group": "tests", "provider": LOTS[1], "wrong": "failed: 1 failed"}, LOTS[1]),
+        ({"group": "tests", "provider": CSRC_TESTS, "wrong": "failed: 1 failed"}, CSRC_TESTS),
         ({"group": "sanitizer", "provider": "racecheck", "wrong": "2 errors found"}, "racecheck"),
     ],
 )
@@ -169,10 +205,10 @@ def test_sizes_to_prefer() -> None:
     slow += [solved(256, plan.CSRC, 2.0), solved(256, plan.TRITON, 2.0)]
     assert targets.suggestion(slow) == f"{HEAD}: no size (faster at none of 1 that were measured)"
     for fields in ({"skipped": "not built"}, {"note": "cut off: ..."}):
-        rows = [*good_rows(), row(group="tests", provider=LOTS[1], **fields)]
+        rows = [*good_rows(), row(group="tests", provider=CSRC_TESTS, **fields)]
         (why,) = fields.values()
-        assert targets.suggestion(rows) == f"{HEAD}: no size ({LOTS[1]}: {why})"
-    assert "no row of pytest tests/cuda" in targets.suggestion([])
+        assert targets.suggestion(rows) == f"{HEAD}: no size ({CSRC_TESTS}: {why})"
+    assert "no row of tests/cuda" in targets.suggestion([])
 
 
 def test_extrapolation_is_a_row_that_says_so() -> None:

@@ -1,13 +1,16 @@
 """`python -m benchmarks.gpu`: the tests and the measurements that need a CUDA machine.
 
     run      build in place, tests and a sanitizer, the k x k problem alone, sweep, table of
-             targets: what `make gpu` does
+             targets: what `make gpu` does; some of them with --stages
     root     the k x k problem and the table alone
     sweep    the sweep and the table alone
     targets  the table again, from rows
     tune     tiles for this machine's architecture: regenerates its part of table.json
 
-Rows, log and test report go to --out: $OUT if that is set, else build/gpu. `--dry` prints the plan.
+Rows, log and reports go to --out: $OUT if that is set, else build/gpu; at most eight files.
+`--dry` prints the plan. A rehearsal on a CPU, of every stage at sizes that take seconds:
+
+    run --device cpu --shape '24x40 float32' --tests tests/triton/test_tiles.py
 """
 
 import argparse
@@ -23,6 +26,8 @@ from benchmarks.gpu import plan, rows, stages, targets
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.supervise import parse_steps
 
+SCRATCH = Path("build/gpu/scratch")  # journals: what nobody reads afterwards
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all went well; 1 if tests failed or a sanitizer found something; 2 if there is no GPU;
@@ -35,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     deadline = options.deadline or time.time() + options.seconds
     shapes = tuple(options.shape)
-    place = Place(options.out.resolve(), deadline, options.device, shapes)
+    place = Place(
+        options.out.resolve(), deadline, options.device, shapes, options.scratch.resolve()
+    )
     if options.dry:
         if options.command == "run":
             print(stages.describe())
@@ -51,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(options: argparse.Namespace, place: Place) -> int:
     if options.command == "run":
-        return stages.everything(place, options.tests)
+        return stages.everything(place, options.tests, options.stages)
     if options.command in ("root", "sweep"):
         stages.fresh(place)
         stages.roots(place) if options.command == "root" else stages.sweep(place)
@@ -87,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         default = Path(os.environ.get("OUT") or "build/gpu")
         command.add_argument("--out", type=Path, default=default)
-        command.add_argument("--seconds", type=float, default=stages.SECONDS)
+        command.add_argument("--scratch", type=Path, default=SCRATCH, help=argparse.SUPPRESS)
+        seconds = f"it ends by itself within them, {stages.SECONDS:.0f} if not given"
+        command.add_argument("--seconds", type=float, default=stages.SECONDS, help=seconds)
         command.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
         command.add_argument("--device", default="cuda", help="cpu: a rehearsal, with --shape")
         command.add_argument("--shape", action="append", default=[], help="as '48x80 float32'")
@@ -96,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--dry", action="store_true", help="print the plan alone")
         if name == "run":
             command.add_argument("--tests", nargs="*", help="instead of the usual ones")
+            some = {"nargs": "+", "choices": stages.STAGES, "default": stages.STAGES}
+            command.add_argument("--stages", help="these alone", **some)
         if name == "warm":
             command.add_argument("--part", type=int, required=True)
             command.add_argument("--parts", type=int, required=True)

@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.rates import H200_COPY, H200_HALF
 from wssl_fast.backends.triton.dispatch import Target
 from wssl_fast.backends.triton.launch import Launch
 from wssl_fast.backends.triton.newton_schulz import product_phases
 
 H200 = Target("sm_90", 132)
 
-RATES = {"half": 790e12, "tf32": 395e12, "float64": 67e12, "float64_fma": 34e12}
+RATES = {"half": H200_HALF, "tf32": H200_HALF / 2, "float64": 67e12, "float64_fma": 34e12}
 """Flops a second of dense products by kind: half precision measured on an H200, tf32 half of it,
 float64 the vendor's figures (tensor cores, and without)."""
-MEMORY = 4.3e12
+MEMORY = H200_COPY
 """Bytes a second of a copy, measured on an H200."""
 L2_RATE, L2_BYTES = 5.5e12, 50 * 2**20
 """Bytes a second out of the L2 cache, an assumption; its size."""

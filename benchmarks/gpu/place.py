@@ -20,18 +20,24 @@ class Place:
     device: str = "cuda"
     shapes: tuple[str, ...] = ()
     """Cases of a rehearsal, as `48x80 float32`; none: the plan."""
+    apart: Path | None = None
+    """Folder of what nobody reads afterwards; none: beside the rest."""
 
     @property
     def rows(self) -> Path:
         return self.folder / "gpu.jsonl"
 
     @property
+    def scratch(self) -> Path:
+        return self.apart or self.folder / "scratch"
+
+    @property
     def journal(self) -> Path:
-        return self.folder / "journal.txt"
+        return self.scratch / "journal.txt"
 
     @property
     def root_journal(self) -> Path:
-        return self.folder / "journal_root.txt"
+        return self.scratch / "journal_root.txt"
 
     @property
     def errors(self) -> Path:
@@ -55,7 +61,8 @@ class Place:
     def arguments(self) -> list[str]:
         """For a worker."""
         shapes = [part for shape in self.shapes for part in ("--shape", shape)]
-        place = ["--out", str(self.folder), "--deadline", str(self.deadline)]
+        place = ["--out", str(self.folder), "--scratch", str(self.scratch)]
+        place += ["--deadline", str(self.deadline)]
         return [*place, "--device", self.device, *shapes]
 
     def logger(self) -> Log:

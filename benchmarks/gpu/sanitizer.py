@@ -5,6 +5,7 @@ beyond one is seen. API errors are not counted: PyTorch provokes some when it st
 that fails raises.
 """
 
+import math
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.gpu.place import Place
@@ -21,7 +23,7 @@ from benchmarks.gpu.supervise import ROOT, stop
 TARGET = "benchmarks.gpu.sanitize_target"
 DONE = "every tile is right"  # its last line
 TOOLS = ("memcheck", "racecheck")
-SECONDS = 60.0  # of one tool
+SECONDS = 100.0  # most of them PyTorch's import
 LAST_PLACE = "/usr/local/cuda"
 SUMMARY = {
     "memcheck": r"ERROR SUMMARY: (?P<errors>\d+) error",
@@ -39,26 +41,32 @@ def find(environ: Mapping[str, str], last: str = LAST_PLACE) -> str | None:
     return next(filter(None, found), None)
 
 
-def run(place: Place, why_not: str, log: Log, *, program: str | None = None) -> bool:
-    """A row and a line a tool. False if one found something wrong. `why_not`: why csrc/cuda cannot
-    run; `program`: the sanitizer, else it is looked for."""
+def run(
+    place: Place, why_not: str, log: Log, *, program: str | None = None, until: float = math.inf
+) -> bool:
+    """A row and a line a tool, both tools at once, until `until` (time.time) at most. False if one
+    found something wrong. `why_not`: why csrc/cuda cannot run; `program`: the sanitizer, else it
+    is looked for."""
     program = program or find(os.environ)
     if not why_not and program is None:
         why_not = f"compute-sanitizer: not in PATH, CUDA_HOME/bin or {LAST_PLACE}/bin"
-    right = True
-    for tool in TOOLS:
+
+    def found_by(tool: str) -> Row:
         if why_not or program is None:
-            found: Row = {"skipped": why_not}
-        else:
-            found = watch(place, program, tool)
-        place.writer().add(row(group="sanitizer", provider=tool) | found)
-        log.say(f"{tool}: {next(str(value) for value in found.values() if value)}")
-        right = right and not found.get("wrong")
+            return {"skipped": why_not}
+        return watch(place, program, tool, max(min(SECONDS, until - time.time()), 0.0))
+
+    right = True
+    with ThreadPoolExecutor(len(TOOLS)) as pool:
+        for tool, found in zip(TOOLS, pool.map(found_by, TOOLS), strict=True):
+            place.writer().add(row(group="sanitizer", provider=tool) | found)
+            log.say(f"{tool}: {next(str(value) for value in found.values() if value)}")
+            right = right and not found.get("wrong")
     return right
 
 
-def watch(place: Place, program: str, tool: str) -> Row:
-    """What one tool says of TARGET."""
+def watch(place: Place, program: str, tool: str, seconds: float) -> Row:
+    """What one tool says of TARGET, within `seconds`."""
     command = [program, "--tool", tool, "--report-api-errors", "no"]
     command += [sys.executable, "-m", TARGET, place.device]
     report = place.report(tool)
@@ -73,7 +81,7 @@ def watch(place: Place, program: str, tool: str) -> Row:
             start_new_session=True,
         )
         try:
-            code: int | None = process.wait(timeout=SECONDS)
+            code: int | None = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:

@@ -1,4 +1,4 @@
-"""The stages of `make gpu`, each within its time: build, tests with a sanitizer beside them, the
+"""The stages of `make gpu`, each within its time: build, tests and a sanitizer side by side, the
 k x k problem alone, sweep, table of targets."""
 
 import dataclasses
@@ -9,18 +9,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu import providers as p
-from benchmarks.gpu import sanitizer, targets, testing
+from benchmarks.gpu import sanitizer, targets, testing, turns
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.plan import CSRC, ROOT_SIZES, TRITON, root_job
 from benchmarks.gpu.rates import measure_rates
 from benchmarks.gpu.rows import Log, Row, read, root_row
 from benchmarks.gpu.supervise import (
     EVERY_JOB,
+    POLL_SECONDS,
     ROOT,
     TOGETHER,
     Journal,
@@ -34,14 +36,16 @@ from benchmarks.gpu.sweep import Worker, case_row, warm
 from benchmarks.gpu.timing import DeviceLostError, stopwatch
 
 SECONDS = 535.0  # of 600 that a machine may give to one command
+STAGES = ("build", "tests", "sanitizer", "root", "sweep")
 LAST_SECONDS = 6.0  # for the table
 WORKER_SECONDS = 10.0  # before it is stopped, a worker should be writing its last rows
 BUILD_SECONDS = 90.0
-TESTS_SHARE = 0.36
+BUILD = ("setup.py", "--quiet", "build_ext", "--inplace")
+PROOF_SHARE = 0.38  # of the time, where something is measured afterwards
 ROOT_SECONDS = 80.0
 SILENCE = 90.0  # of a worker that is given up: more than any one kernel, or step, takes
 ROOT_SILENCE = 40.0  # nothing but Triton compiles there, which is a sign of life
-WARM_WORKERS = 4
+WARM_WORKERS = 6
 RATES = "rates"
 COMPILED_BY_CALLS = (p.OURS, p.HIGHEST, p.DOUBLE, p.UNIFORMITY, p.COMPILED)
 WARM_TIERS = ("target", "memory", "large", "dtype", "tall")
@@ -49,14 +53,16 @@ WARM_TIERS = ("target", "memory", "large", "dtype", "tall")
 
 def describe() -> str:
     """The stages before the sweep, as text."""
-    lots = "; ".join(" ".join(lot.selection) for lot in testing.lots(""))
+    lots = "; ".join(" ".join(lot.selection) for lot in (testing.triton_lot(), testing.cuda_lot()))
     tools = " and ".join(sanitizer.TOOLS)
     sizes = ", ".join(str(k) for k in ROOT_SIZES)
+    until = PROOF_SHARE * SECONDS
     return "\n".join(
         [
-            f"build      at most {BUILD_SECONDS:.0f} s",
-            f"tests      {TESTS_SHARE:.0%} of what is left: {lots}",
-            f"sanitizer  beside them: {tools} of {CSRC}, {sanitizer.SECONDS:.0f} s each",
+            f"build      at most {BUILD_SECONDS:.0f} s, beside the tests of Triton's kernels",
+            f"tests      until {until:.0f} s at most: {lots}",
+            f"sanitizer  behind the build, beside the tests: {tools} of {CSRC}, at once, "
+            f"{sanitizer.SECONDS:.0f} s at most",
             f"root       at most {ROOT_SECONDS:.0f} s, k = {sizes}: "
             f"{TRITON}, {CSRC} on every tile, {p.COMPOSED}",
             "sweep      until the end:",
@@ -64,17 +70,15 @@ def describe() -> str:
     )
 
 
-def everything(place: Place, tests: Sequence[str] | None) -> int:
-    """All stages. 0 if no test failed and no sanitizer found anything. `tests`: instead of the
-    usual ones."""
+def everything(place: Place, tests: Sequence[str] | None, wanted: Sequence[str] = STAGES) -> int:
+    """The stages wanted. 0 if no test failed and no sanitizer found anything. `tests`: instead of
+    the usual ones."""
     fresh(place)
-    log = place.logger()
-    log.say("building in place")
-    build(place, log)
-    right = proof(place, tests, log)
-    lost = roots(place)
+    right = proof(place, tests, wanted)
+    lost = roots(place) if "root" in wanted else []
     suspects = (CSRC, TOGETHER)
-    sweep(place, without_cuda=any(step.name.startswith(suspects) for step in lost))
+    if "sweep" in wanted:
+        sweep(place, without_cuda=any(step.name.startswith(suspects) for step in lost))
     conclude(place)
     return 0 if right else 1
 
@@ -82,8 +86,10 @@ def everything(place: Place, tests: Sequence[str] | None) -> int:
 def fresh(place: Place) -> None:
     """Nothing of an earlier run."""
     place.folder.mkdir(parents=True, exist_ok=True)
-    reports = [lot.report for lot in testing.lots("")] + list(sanitizer.TOOLS)
-    ours = (place.rows, place.journal, place.root_journal, place.errors, place.logger().path)
+    shutil.rmtree(place.scratch, ignore_errors=True)
+    place.scratch.mkdir(parents=True)
+    reports = [testing.triton_lot().report, testing.cuda_lot().report, *sanitizer.TOOLS]
+    ours = (place.rows, place.errors, place.logger().path)
     for old in (*ours, *map(place.report, reports)):
         old.unlink(missing_ok=True)
 
@@ -91,7 +97,7 @@ def fresh(place: Place) -> None:
 def build(place: Place, log: Log) -> None:
     """The compiled parts, where the package lies; without them everything else works. csrc/cuda
     for the architecture at hand, unless WSSL_FAST_CUDA_ARCHS says otherwise."""
-    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    command = [sys.executable, *BUILD]
     environment = dict(os.environ)
     if place.device == "cuda":
         found = architecture(torch.cuda.get_device_capability())
@@ -107,7 +113,9 @@ def build(place: Place, log: Log) -> None:
             return
         finally:
             stop(process)
-    if code:
+    if not code:
+        log.say("build: done")
+    else:
         log.say(f"build: exit code {code} ({place.errors.name}), going on without it")
 
 
@@ -121,33 +129,53 @@ def architecture(capability: tuple[int, int]) -> str:
     return f"{name}a" if name == "90" else name
 
 
-def proof(place: Place, tests: Sequence[str] | None, log: Log) -> bool:
-    """Tests within their share of the time; beside them compilation of what will be called, and
-    the sanitizer. False if anything is wrong."""
-    why_not = testing.why_no_cuda(place.device)
-    if tests is None:
-        wanted = testing.lots(why_not)
-        if why_not:
-            testing.not_selected(place, why_not, log)
-    else:
-        wanted = [testing.Lot(testing.PYTEST, tuple(tests), "tests")] if tests else []
-    until = time.time() + TESTS_SHARE * log.left()
+def proof(place: Place, tests: Sequence[str] | None, wanted: Sequence[str] = STAGES) -> bool:
+    """Build, tests and sanitizer side by side, within their share of the time, and beside them
+    compilation of what will be measured, until all are done. False if anything is wrong."""
+    log = place.logger()
+    measuring = "root" in wanted or "sweep" in wanted
+    share = PROOF_SHARE if measuring else 1.0
+    until = time.time() + share * (log.left() - LAST_SECONDS)
+    warming = _start_warming(place, until) if measuring and place.device == "cuda" else []
+    selection = testing.TRITON if tests is None else tuple(tests)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            csrc = pool.submit(_prove_csrc, place, tests is None, wanted, log, until)
+            failed = []
+            if "tests" in wanted and selection:
+                failed = testing.run(place, testing.triton_lot(selection), log, until)
+            right = csrc.result() and not failed
+        while time.time() < until and any(one.poll() is None for one in warming):
+            time.sleep(POLL_SECONDS)
+    finally:
+        stop(*warming)
+    return right
+
+
+def _prove_csrc(place: Place, usual: bool, wanted: Sequence[str], log: Log, until: float) -> bool:
+    """Builds; then what csrc/cuda's tests and the sanitizer say. False if anything is wrong."""
+    if "build" in wanted:
+        log.say("building in place")
+        build(place, log)
+    tested = "tests" in wanted and usual
+    why_not = testing.why_no_cuda(place.device) if tested or "sanitizer" in wanted else ""
     with ThreadPoolExecutor(1) as pool:
-        watched = pool.submit(sanitizer.run, place, why_not, log)
-        warming = _start_warming(place, until) if wanted and place.device == "cuda" else []
-        try:
-            failed = testing.run(place, wanted, log, until)
-        finally:
-            for one in warming:
-                stop(one)
-        return watched.result() and not failed
+        watched = None
+        if "sanitizer" in wanted:
+            watched = pool.submit(sanitizer.run, place, why_not, log, until=until)
+        failed = []
+        if tested and why_not:
+            testing.not_selected(place, why_not, log)
+        elif tested:
+            failed = testing.run(place, testing.cuda_lot(), log, until)
+        return (watched is None or watched.result()) and not failed
 
 
 def _start_warming(place: Place, until: float) -> list[subprocess.Popen[bytes]]:
+    inside = dataclasses.replace(place, deadline=until).arguments()
     return [
         python(
-            *("warm", "--part", str(part), "--parts", str(WARM_WORKERS)),
-            *("--out", str(place.folder), "--deadline", str(until), "--device", place.device),
+            *("warm", "--part", str(part), "--parts", str(WARM_WORKERS), *inside),
             output=place.errors,
         )
         for part in range(WARM_WORKERS)
@@ -166,6 +194,8 @@ def warm_part(place: Place, part: int, parts: int) -> None:
     device, log = torch.device(place.device), place.logger()
     from benchmarks.gpu import root_sweep  # needs Triton
 
+    os.nice(turns.NICER)
+    turns.share_compilation(place.scratch, nullcontext)
     root_sweep.warm(place.roots()[part::parts], device, log)
     warm(pairs[part::parts], device, log)
 
@@ -220,11 +250,14 @@ def sweep(place: Place, *, without_cuda: bool = False) -> None:
 
 def conclude(place: Place) -> None:
     """The table of targets, and for which sizes csrc/cuda should be preferred."""
-    found = targets.extrapolated(read(place.rows))
-    if found:
-        place.writer().add(found)
+    paper = targets.extrapolated(read(place.rows))
+    if paper:
+        place.writer().add(paper)
     rows, log = read(place.rows), place.logger()
-    log.write(targets.table(targets.verdicts(rows)))
+    found = targets.verdicts(rows)
+    log.write(targets.table(found))
+    for line in targets.doubts(rows, found):
+        log.write(line)
     log.write(targets.suggestion(rows))
 
 

@@ -135,13 +135,16 @@ def python(
         return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=errors)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that was started here, and those that it started."""
-    if process.poll() is None:
+def stop(*processes: subprocess.Popen[bytes]) -> None:
+    """Ends processes that were started here, and those that they started."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+    until = time.time() + KILL_SECONDS
+    for process in running:
         with suppress(subprocess.TimeoutExpired):  # the driver may still hold it
-            process.wait(timeout=KILL_SECONDS)
+            process.wait(timeout=max(until - time.time(), 0.0))
 
 
 def _watch(

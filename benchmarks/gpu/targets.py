@@ -14,10 +14,11 @@ from benchmarks.gpu.plan import (
     TARGET_SHAPES,
     TRITON,
 )
-from benchmarks.gpu.rates import DENSE
+from benchmarks.gpu.rates import COPY, DENSE, H200_COPY, H200_HALF
 from benchmarks.gpu.rows import row
 from benchmarks.gpu.sweep import BOTH, GRAPH, PLAIN
-from benchmarks.gpu.testing import CUT_OFF, PYTEST_CUDA
+from benchmarks.gpu.testing import ASIDE, CUT_OFF
+from benchmarks.gpu.testing import CUDA as CUDA_TESTS
 from wssl_fast.backends import cuda
 
 Row = Mapping[str, object]
@@ -30,6 +31,8 @@ MEMORY_LIMIT = 8.0
 AUTO_LIMIT = 1.05
 LITERAL_SHAPE = (512, 8192)
 ROOT = "root"
+US = " us"
+TRITON_ALONE, CSRC_ALONE = frozenset({TRITON}), frozenset({CSRC})  # what a ratio measures
 KINDS = {TRITON: "Triton kernel", p.COMPOSED: "PyTorch composition"}
 # half-precision products that make one product: fp16x3 of the root, and bfloat16 rows with weights
 # of three bfloat16 pieces in the backward (costs.py)
@@ -52,11 +55,13 @@ class Verdict:
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Every target, of rows of one run."""
     found = []
-    every = [(False, one) for one in _targets()] + [(True, one) for one in _root_targets()]
-    for of_csrc, (case, what, unit, least, limit, ratio) in every:
-        red = tests_failed(rows, of_csrc=of_csrc)
+    every = [(TRITON_ALONE, one) for one in _targets()] + list(_root_targets())
+    for measured, (case, what, unit, least, limit, ratio) in every:
+        red = tests_failed(rows, measured)
         aim = f"{'>=' if least else '<='} {limit:g}{unit}"
         try:
+            if unit == US:
+                limit, aim = _scaled(rows, limit)
             value = ratio(rows)
         except UnmeasuredError as why:
             found.append(Verdict(case, what, "", aim, f"not measured: {why}"))
@@ -65,6 +70,31 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
         verdict = f"withheld: {red}" if red else "hit" if hit else "missed"
         found.append(Verdict(case, what, f"{value:.3g}{unit}", aim, verdict))
     return found
+
+
+def _scaled(rows: Sequence[Row], limit: float) -> tuple[float, str]:
+    """An aim for an H200 on the GPU of these rows, and how it reads. Elsewhere it is longer, never
+    shorter, by the worse of two ratios of measured rates, an H200's over this one's: dense float16
+    products, and copies."""
+    names = [str(one["hardware"].get("gpu", "")) for one in rows if "hardware" in one]  # type: ignore[attr-defined]
+    name = next(filter(None, names), "")
+    if "H200" in name:
+        return limit, f"<= {limit:g}{US}"
+    half, copy = (_rate(rows, *which) for which in ((DENSE, "float16"), (COPY, "float32")))
+    factor = max(1.0, H200_HALF / (half * 1e12), H200_COPY / (copy * 1e12))
+    return limit * factor, f"<= {limit * factor:.3g}{US} ({factor:.2f} x {limit:g} on an H200)"
+
+
+def _rate(rows: Sequence[Row], provider: str, dtype: str) -> float:
+    """The last one measured, in the unit of its row."""
+    found = [
+        float(row["rate"])  # type: ignore[arg-type]
+        for row in rows
+        if row.get("provider") == provider and row.get("dtype") == dtype and row.get("rate")
+    ]
+    if not found:
+        raise UnmeasuredError(f"no row of the {dtype} {provider}")
+    return found[-1]
 
 
 def table(found: Sequence[Verdict]) -> str:
@@ -82,26 +112,48 @@ def table(found: Sequence[Verdict]) -> str:
     return "\n".join(line.rstrip() for line in text)
 
 
-def tests_failed(rows: Sequence[Row], *, of_csrc: bool) -> str | None:
-    """What tests or a sanitizer said, if they found anything: then no ratio counts. Those of
-    csrc/cuda count where it is measured (`of_csrc`), or where the package takes it."""
-    of_csrc = of_csrc or bool(cuda.PREFERRED)
+def tests_failed(rows: Sequence[Row], measured: frozenset[str]) -> str | None:
+    """What tests or a sanitizer said of what is `measured`, if they found anything: then a ratio
+    does not count. Tests of kernels that no target measures do not matter; those of csrc/cuda do
+    where it is measured, or where the package takes it."""
+    return next((why for one in rows if (why := _failed(one, measured))), None)
+
+
+def _failed(one: Row, measured: frozenset[str]) -> str | None:
+    watched, name = one.get("group"), one.get("provider")
+    if watched not in ("tests", "sanitizer") or not one.get("wrong") or one.get("mode") == ASIDE:
+        return None
+    of_csrc = watched == "sanitizer" or name in CUDA_TESTS
+    taken = of_csrc and cuda.PREFERRED and TRITON in measured
+    return f"{name}: {one['wrong']}" if taken or _part(of_csrc) in measured else None
+
+
+def _part(of_csrc: bool) -> str:
+    return CSRC if of_csrc else TRITON
+
+
+def doubts(rows: Sequence[Row], found: Sequence[Verdict]) -> list[str]:
+    """What failed and how many ratios it withholds, and what was not tested to its end: a line
+    each."""
+    lines = []
     for one in rows:
-        watched, name = one.get("group"), one.get("provider")
-        if watched not in ("tests", "sanitizer") or not one.get("wrong"):
+        name = one.get("provider")
+        if one.get("group") not in ("tests", "sanitizer"):
             continue
-        if watched == "tests" and name != PYTEST_CUDA:
-            return f"tests {one['wrong']}"
-        if of_csrc:
-            return f"{name}: {one['wrong']}"
-    return None
+        if one.get("wrong"):
+            count = sum(v.verdict.startswith(f"withheld: {name}: ") for v in found)
+            said = f"withholds {count} ratios" if one.get("mode") != ASIDE else "withholds no ratio"
+            lines.append(f"{name} {said}: {one['wrong']}")
+        elif CUT_OFF in str(one.get("note")):
+            lines.append(f"{name} not tested to its end: {one['note']}")
+    return lines
 
 
 def suggestion(rows: Sequence[Row]) -> str:
     """A line for PREFERRED of backends/cuda.py: the sizes for which csrc/cuda was right, with its
     tests passed, and faster than Triton's kernel, both in a graph."""
     head = f"{CSRC} for PREFERRED"
-    why = tests_failed(rows, of_csrc=True) or _untested(rows)
+    why = tests_failed(rows, CSRC_ALONE) or _untested(rows)
     if why:
         return f"{head}: no size ({why})"
     mine = [row for row in rows if row.get("group") == "root" and row.get("call") == GRAPH]
@@ -126,11 +178,12 @@ def suggestion(rows: Sequence[Row]) -> str:
 
 def _untested(rows: Sequence[Row]) -> str | None:
     """Why nobody knows whether csrc/cuda is right."""
-    tests = [row for row in rows if row.get("provider") == PYTEST_CUDA]
+    (name,) = CUDA_TESTS
+    tests = [row for row in rows if row.get("provider") == name]
     if not tests:
-        return f"no row of {PYTEST_CUDA}"
+        return f"no row of {name}"
     said = str(tests[-1].get("skipped") or tests[-1].get("note") or "")
-    return f"{PYTEST_CUDA}: {said}" if tests[-1].get("skipped") or CUT_OFF in said else None
+    return f"{name}: {said}" if tests[-1].get("skipped") or CUT_OFF in said else None
 
 
 def literal_at(rows: Sequence[Row], shape: Shape = LITERAL_SHAPE) -> tuple[float, float]:
@@ -204,10 +257,12 @@ def _rows_of(rows: Sequence[Row], shape: Shape, names: Sequence[str], dtype: str
 
 
 Ratio = Callable[[Sequence[Row]], float]
+Target = tuple[str, str, str, bool, float, Ratio]
 
 
-def _targets() -> Iterator[tuple[str, str, str, bool, float, Ratio]]:
-    """Case, what, unit, whether at least, limit, ratio. Graph means both sides under one."""
+def _targets() -> Iterator[Target]:
+    """Of the losses by Triton's kernels: case, what, unit, whether at least, limit, ratio. Graph
+    means both sides under one."""
     compositions = (p.COMPOSED, p.COMPILED)
     barlow = (p.BARLOW, p.BARLOW_AUTOCAST)
     for shape in TARGET_SHAPES:
@@ -231,14 +286,15 @@ def _targets() -> Iterator[tuple[str, str, str, bool, float, Ratio]]:
         yield case, what, "", False, MEMORY_LIMIT, _memory(dtype)
 
 
-def _root_targets() -> Iterator[tuple[str, str, str, bool, float, Ratio]]:
-    """Of csrc/cuda at the k x k problem alone."""
+def _root_targets() -> Iterator[tuple[frozenset[str], Target]]:
+    """Of csrc/cuda at the k x k problem alone; and what is measured."""
     for k, limit in ROOT_TARGETS.items():
         case = f"{k} x {k} root"
-        yield case, f"{CSRC}, graph; an aim for an H200", " us", False, limit, _root_us(k)
+        yield CSRC_ALONE, (case, f"{CSRC}, graph", US, False, limit, _root_us(k))
         for name in (TRITON, p.COMPOSED):
             what = f"{CSRC} faster than the {KINDS[name]}, graph"
-            yield case, what, "x", True, 1.0, _root_ratio(k, name)
+            measured = CSRC_ALONE | {TRITON} if name == TRITON else CSRC_ALONE
+            yield measured, (case, what, "x", True, 1.0, _root_ratio(k, name))
 
 
 def _root_ms(rows: Sequence[Row], k: int, name: str) -> float:
@@ -277,15 +333,9 @@ def counted_flops(n: int, m: int) -> float:
 
 def _share_of_dense(shape: Shape) -> Ratio:
     def share(rows: Sequence[Row]) -> float:
-        rates = [
-            float(row["rate"])  # type: ignore[arg-type]
-            for row in rows
-            if row.get("provider") == DENSE and row.get("dtype") == DTYPE and row.get("rate")
-        ]
-        if not rates:
-            raise UnmeasuredError(f"no row of the {DTYPE} {DENSE}")
+        rate = _rate(rows, DENSE, DTYPE)
         seconds = best(rows, shape, (p.OURS,), call=GRAPH) / 1e3
-        return counted_flops(*shape) / seconds / (rates[-1] * 1e12)
+        return counted_flops(*shape) / seconds / (rate * 1e12)
 
     return share
 
