@@ -157,3 +157,13 @@ def test_rows_pictures_and_table_of_a_study(
         (tmp_path / f"{name}.png").unlink()
     assert command.main(["descent", "--draw", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "descent.png").exists()
+
+
+def test_without_rows_there_is_nothing_to_draw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["descent", "--draw", "--out", str(tmp_path)]) == 2
+    out = capsys.readouterr().out
+    assert f"nothing to draw: no {tmp_path / 'descent.jsonl'}" in out
+    assert "python -m benchmarks.reliability descent makes them" in out
+    assert not list(tmp_path.iterdir())

@@ -106,3 +106,22 @@ def test_the_latest_replay_of_a_case_is_set_beside_it(tmp_path: Path) -> None:
 def test_a_line_of_the_table_has_a_cell_a_column() -> None:
     found = list(model.lines([("float32", "auto")], [(256, 1024)], {}))
     assert [len(line) for line in found] == [len(model.HEADER)]
+
+
+def test_help_is_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "document", lambda: pytest.fail("it ran"))
+    with pytest.raises(SystemExit) as left:
+        model.main(["--help"])
+    assert left.value.code == 0
+    assert "--out" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        model.main(["--colour"])
+    assert left.value.code == 2
+
+
+def test_the_document_goes_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "document", lambda: "a page")
+    model.main(["--out", str(tmp_path / "page.md")])
+    assert (tmp_path / "page.md").read_text() == "a page"

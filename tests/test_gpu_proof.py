@@ -383,7 +383,7 @@ def test_order_of_stages(
 ) -> None:
     done: list[object] = []
     monkeypatch.setattr(stages, "proof", lambda *_: done.append("proof") or right)
-    monkeypatch.setattr(stages, "roots", lambda _: done.append("roots") or lost)
+    monkeypatch.setattr(stages, "roots", lambda *_: done.append("roots") or lost)
     monkeypatch.setattr(stages, "sweep", lambda _, without_cuda: done.append(without_cuda))
     monkeypatch.setattr(stages, "conclude", lambda _: done.append("conclude"))
     assert stages.everything(a_place(tmp_path), None) == (0 if right else 1)

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.device == "cuda":
         os.environ.pop("TRITON_INTERPRET", None)  # real kernels, in every process started here
+    else:
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     return _dispatch(options, place)
 
 

@@ -9,6 +9,7 @@ and its latency; `planned` also counts whole waves of tiles and the operands tha
 from the L2 cache. Healthy batches: launches that stand by for float64 cost their latency alone.
 """
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -231,9 +232,15 @@ def document() -> str:
     return "\n".join(text) + "\n"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the document."""
-    DOCS.write_text(document())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu.model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=DOCS, help="another file")
+    parser.parse_args(arguments).out.write_text(document())
 
 
 if __name__ == "__main__":

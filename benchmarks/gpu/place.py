@@ -9,6 +9,8 @@ from benchmarks.gpu import providers as p
 from benchmarks.gpu.plan import ROOT_SIZES, Case, plan
 from benchmarks.gpu.rows import Log, Rows
 
+REHEARSAL = "rehearsal"  # tier of its cases
+
 
 @dataclass(frozen=True)
 class Place:
@@ -75,4 +77,4 @@ class Place:
 def _rehearsed(text: str) -> Case:
     shape, dtype = text.split()
     n, m = (int(part) for part in shape.split("x"))
-    return Case("rehearsal", n, m, dtype, tuple(p.BY_NAME))
+    return Case(REHEARSAL, n, m, dtype, tuple(p.BY_NAME))

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.gpu import providers as p
 from benchmarks.gpu import sanitizer, targets, testing, turns
-from benchmarks.gpu.place import Place
+from benchmarks.gpu.place import REHEARSAL, Place
 from benchmarks.gpu.plan import CSRC, ROOT_SIZES, TRITON, root_job
 from benchmarks.gpu.rates import measure_rates
 from benchmarks.gpu.rows import Log, Row, read, root_row
@@ -42,13 +42,13 @@ WORKER_SECONDS = 10.0  # before it is stopped, a worker should be writing its la
 BUILD_SECONDS = 90.0
 BUILD = ("setup.py", "--quiet", "build_ext", "--inplace")
 PROOF_SHARE = 0.38  # of the time, where something is measured afterwards
-ROOT_SECONDS = 80.0
+ROOT_SECONDS, ROOT_SHARE = 80.0, 0.3  # at most either, where a sweep follows
 SILENCE = 90.0  # of a worker that is given up: more than any one kernel, or step, takes
 ROOT_SILENCE = 40.0  # nothing but Triton compiles there, which is a sign of life
 WARM_WORKERS = 6
 RATES = "rates"
 COMPILED_BY_CALLS = (p.OURS, p.HIGHEST, p.DOUBLE, p.UNIFORMITY, p.COMPILED)
-WARM_TIERS = ("target", "memory", "large", "dtype", "tall")
+WARM_TIERS = ("target", "memory", "large", "dtype", "tall", REHEARSAL)
 
 
 def describe() -> str:
@@ -75,7 +75,10 @@ def everything(place: Place, tests: Sequence[str] | None, wanted: Sequence[str] 
     the usual ones."""
     fresh(place)
     right = proof(place, tests, wanted)
-    lost = roots(place) if "root" in wanted else []
+    lost: list[Step] = []
+    if "root" in wanted:
+        share = ROOT_SHARE if "sweep" in wanted else 1.0
+        lost = roots(place, min(ROOT_SECONDS, share * place.logger().left()))
     suspects = (CSRC, TOGETHER)
     if "sweep" in wanted:
         sweep(place, without_cuda=any(step.name.startswith(suspects) for step in lost))
@@ -136,7 +139,7 @@ def proof(place: Place, tests: Sequence[str] | None, wanted: Sequence[str] = STA
     measuring = "root" in wanted or "sweep" in wanted
     share = PROOF_SHARE if measuring else 1.0
     until = time.time() + share * (log.left() - LAST_SECONDS)
-    warming = _start_warming(place, until) if measuring and place.device == "cuda" else []
+    warming = _start_warming(place, until) if measuring else []
     selection = testing.TRITON if tests is None else tuple(tests)
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -173,12 +176,10 @@ def _prove_csrc(place: Place, usual: bool, wanted: Sequence[str], log: Log, unti
 
 def _start_warming(place: Place, until: float) -> list[subprocess.Popen[bytes]]:
     inside = dataclasses.replace(place, deadline=until).arguments()
+    count = max(1, min(WARM_WORKERS, (os.cpu_count() or 1) // 2))
     return [
-        python(
-            *("warm", "--part", str(part), "--parts", str(WARM_WORKERS), *inside),
-            output=place.errors,
-        )
-        for part in range(WARM_WORKERS)
+        python(*("warm", "--part", str(part), "--parts", str(count), *inside), output=place.errors)
+        for part in range(count)
     ]
 
 
@@ -200,9 +201,9 @@ def warm_part(place: Place, part: int, parts: int) -> None:
     warm(pairs[part::parts], device, log)
 
 
-def roots(place: Place) -> list[Step]:
+def roots(place: Place, seconds: float = ROOT_SECONDS) -> list[Step]:
     """Workers over the k x k problem alone, rows for what they left. What was lost."""
-    until = min(time.time() + ROOT_SECONDS, place.deadline - LAST_SECONDS)
+    until = min(time.time() + seconds, place.deadline - LAST_SECONDS)
     journal, sizes = Journal(place.root_journal), place.roots()
     jobs = {root_job(k): k for k in sizes}
     lost = _supervised(

@@ -77,7 +77,9 @@ def _scaled(rows: Sequence[Row], limit: float) -> tuple[float, str]:
     shorter, by the worse of two ratios of measured rates, an H200's over this one's: dense float16
     products, and copies."""
     names = [str(one["hardware"].get("gpu", "")) for one in rows if "hardware" in one]  # type: ignore[attr-defined]
-    name = next(filter(None, names), "")
+    name = next(filter(None, names), None)
+    if name is None:
+        raise UnmeasuredError("an aim for an H200, and no row says which GPU")
     if "H200" in name:
         return limit, f"<= {limit:g}{US}"
     half, copy = (_rate(rows, *which) for which in ((DENSE, "float16"), (COPY, "float32")))

@@ -35,16 +35,22 @@ Case = tuple[str, Start, int, int]
 def run(
     quick: bool, draw_only: bool, write_page: bool, seed: int, out: Path, console: Console
 ) -> int:
-    """0; the result is in the rows, not in the exit code."""
+    """0, since the result is in the rows; 2 if there are none to draw."""
+    files = [out / "descent.jsonl", out / "descent_curves.jsonl"]
+    missing = [str(path) for path in files if not path.exists()]
+    if draw_only and missing:
+        console.print(f"nothing to draw: no {' and no '.join(missing)}", soft_wrap=True)
+        console.print("python -m benchmarks.reliability descent makes them (--out, --record)")
+        return 2
     torch.set_num_threads(1)  # at these sizes a second one only waits
     if not draw_only:
         started = time.perf_counter()
         commit = machine.commit()
-        _write(out / "descent.jsonl", measured(quick, seed, console))
+        _write(files[0], measured(quick, seed, console))
         shape = QUICK_SHAPES[0] if quick else SHAPES[0]
         seen = descent.curves([BY_NAME[name] for name in SEEN], *shape, descent.MODES[0],
                               list(descent_pictures.SHOWN), SEEN_STEPS)  # fmt: skip
-        _write(out / "descent_curves.jsonl", seen)
+        _write(files[1], seen)
         note = {
             "seconds": round(time.perf_counter() - started, 1),
             "hardware": machine.hardware(),
@@ -52,11 +58,11 @@ def run(
             "commit": commit,
         }
         (out / "descent_run.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    rows = records.read(out / "descent.jsonl")
+    rows = records.read(files[0])
     with plt.rc_context(STYLE):
         for name, figure in (
             ("descent", descent_pictures.steps(rows)),
-            ("descent_curves", descent_pictures.curves(records.read(out / "descent_curves.jsonl"))),
+            ("descent_curves", descent_pictures.curves(records.read(files[1]))),
         ):
             figure.savefig(out / f"{name}.png", dpi=DPI, facecolor="white")
             plt.close(figure)
@@ -64,7 +70,7 @@ def run(
         console.print(table(rows, mode, n, m).rich())
     if write_page:
         write_docs(rows)
-    console.print(f"{out / 'descent.jsonl'}, {out / 'descent.png'}, {out / 'descent_curves.png'}")
+    console.print(f"{files[0]}, {out / 'descent.png'}, {out / 'descent_curves.png'}")
     return 0
 
 
