@@ -28,7 +28,7 @@ import pytest
 SECONDS = 60.0  # of one test, without what it compiles
 NICER = 5  # than a sanitizer beside it
 LOST = 3  # exit code
-LONGEST = 12_000  # characters of a failure in full
+LONGEST, MOST_BYTES = 12_000, 4 * 2**20  # of a failure in full, of all of them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,8 +86,9 @@ class Turns:
 
     def _failed(self, name: str, report: Any) -> None:
         self._say("failed", name, reason(report))
-        text = f"{name}\n{report.longreprtext}\n\n"
-        self.failures.write(text[-LONGEST:].encode(errors="replace"))
+        if os.fstat(self.failures.fileno()).st_size < MOST_BYTES:
+            text = f"{name}\n{report.longreprtext[-LONGEST:]}\n\n"
+            self.failures.write(text.encode(errors="replace"))
 
     def _turns(self, items: Sequence[pytest.Item]) -> Iterator[pytest.Item]:
         groups: dict[str, list[pytest.Item]] = {}
