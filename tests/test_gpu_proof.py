@@ -393,6 +393,25 @@ def test_order_of_stages(
     assert done == ["proof", "conclude"]
 
 
+def test_a_stage_that_breaks_off_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> bool:
+        raise OSError("no such file")
+
+    done: list[object] = []
+    for name in ("proof", "roots"):
+        monkeypatch.setattr(stages, name, broken)
+    monkeypatch.setattr(stages, "sweep", lambda _, without_cuda: done.append(without_cuda))
+    place = a_place(tmp_path)
+    assert stages.everything(place, None) == 1
+    assert done == [True]  # nobody knows what the root would have said
+    rows = [(one["group"], one["error"]) for one in read(place.rows)]
+    assert rows == [("proof", "OSError: no such file"), ("root", "OSError: no such file")]
+    assert "proof broke off, going on: OSError: no such file" in capsys.readouterr().out
+    assert "Traceback" in place.errors.read_text()
+
+
 def test_the_sweep_leaves_out_what_was_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,7 +201,8 @@ else:
         *arguments: str, output: Path, skipped: Sequence[Step] = ()
     ) -> subprocess.Popen[bytes]:
         assert arguments[0] == "root-worker"
-        command = [sys.executable, "-c", program, str(output.parent / "journal_root.txt")]
+        journal = output.parent / "scratch" / "journal_root.txt"
+        command = [sys.executable, "-c", program, str(journal)]
         return subprocess.Popen(
             [*command, str(skipped)], cwd=supervise.ROOT, start_new_session=True
         )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import plan, rows, stages, targets
+from benchmarks.gpu import plan, rows, stages, targets, workers
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.supervise import parse_steps
 
@@ -69,14 +69,14 @@ def _dispatch(options: argparse.Namespace, place: Place) -> int:
     if options.command == "tune":
         return stages.tune(place, _tune_arguments(options))
     if options.command == "warm":
-        stages.warm_part(place, options.part, options.parts)
+        workers.warm_part(place, options.part, options.parts)
         return 0
     skipped = parse_steps(options.skip)
     if options.command == "worker":
-        return stages.work(place, skipped)
+        return workers.work(place, skipped)
     if options.command == "root-worker":
-        return stages.root_work(place, skipped)
-    return stages.tune_work(place, skipped, options.kernel, options.product, options.size)
+        return workers.root_work(place, skipped)
+    return workers.tune_work(place, skipped, options.kernel, options.product, options.size)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,19 +7,19 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from benchmarks.gpu import providers as p
-from benchmarks.gpu import sanitizer, targets, testing, turns
-from benchmarks.gpu.place import REHEARSAL, Place
+from benchmarks.gpu import sanitizer, targets, testing
+from benchmarks.gpu.place import Place
 from benchmarks.gpu.plan import CSRC, ROOT_SIZES, TRITON, root_job
-from benchmarks.gpu.rates import measure_rates
-from benchmarks.gpu.rows import Log, Row, read, root_row
+from benchmarks.gpu.rows import Log, Row, read, root_row, row
 from benchmarks.gpu.supervise import (
     EVERY_JOB,
     POLL_SECONDS,
@@ -27,18 +27,18 @@ from benchmarks.gpu.supervise import (
     TOGETHER,
     Journal,
     Step,
-    is_skipped,
     python,
     stop,
     supervise,
 )
-from benchmarks.gpu.sweep import Worker, case_row, warm
-from benchmarks.gpu.timing import DeviceLostError, stopwatch
+from benchmarks.gpu.sweep import case_row
+from benchmarks.gpu.timing import describe as describe_error
+
+Result = TypeVar("Result")
 
 SECONDS = 535.0  # of 600 that a machine may give to one command
 STAGES = ("build", "tests", "sanitizer", "root", "sweep")
 LAST_SECONDS = 6.0  # for the table
-WORKER_SECONDS = 10.0  # before it is stopped, a worker should be writing its last rows
 BUILD_SECONDS = 90.0
 BUILD = ("setup.py", "--quiet", "build_ext", "--inplace")
 PROOF_SHARE = 0.38  # of the time, where something is measured afterwards
@@ -46,9 +46,6 @@ ROOT_SECONDS, ROOT_SHARE = 80.0, 0.3  # at most either, where a sweep follows
 SILENCE = 90.0  # of a worker that is given up: more than any one kernel, or step, takes
 ROOT_SILENCE = 40.0  # nothing but Triton compiles there, which is a sign of life
 WARM_WORKERS = 6
-RATES = "rates"
-COMPILED_BY_CALLS = (p.OURS, p.HIGHEST, p.DOUBLE, p.UNIFORMITY, p.COMPILED)
-WARM_TIERS = ("target", "memory", "large", "dtype", "tall", REHEARSAL)
 
 
 def describe() -> str:
@@ -74,16 +71,35 @@ def everything(place: Place, tests: Sequence[str] | None, wanted: Sequence[str] 
     """The stages wanted. 0 if no test failed and no sanitizer found anything. `tests`: instead of
     the usual ones."""
     fresh(place)
-    right = proof(place, tests, wanted)
-    lost: list[Step] = []
+    broken: list[str] = []
+    right = _whatever_comes(place, "proof", lambda: proof(place, tests, wanted), broken)
+    lost: list[Step] | None = []
     if "root" in wanted:
         share = ROOT_SHARE if "sweep" in wanted else 1.0
-        lost = roots(place, min(ROOT_SECONDS, share * place.logger().left()))
+        seconds = min(ROOT_SECONDS, share * place.logger().left())
+        lost = _whatever_comes(place, "root", lambda: roots(place, seconds), broken)
     suspects = (CSRC, TOGETHER)
+    without = lost is None or any(step.name.startswith(suspects) for step in lost)
     if "sweep" in wanted:
-        sweep(place, without_cuda=any(step.name.startswith(suspects) for step in lost))
+        _whatever_comes(place, "sweep", lambda: sweep(place, without_cuda=without), broken)
     conclude(place)
-    return 0 if right else 1
+    return 0 if right and not broken else 1
+
+
+def _whatever_comes(
+    place: Place, stage: str, call: Callable[[], Result], broken: list[str]
+) -> Result | None:
+    """What a stage returns. An error of ours, not of what it runs, ends the stage and not the run:
+    a row, a line, its traceback in errors.txt, and None."""
+    try:
+        return call()
+    except Exception as error:
+        broken.append(stage)
+        place.writer().add(row(group=stage, error=describe_error(error)))
+        place.logger().say(f"{stage} broke off, going on: {describe_error(error)}")
+        with place.errors.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        return None
 
 
 def fresh(place: Place) -> None:
@@ -181,24 +197,6 @@ def _start_warming(place: Place, until: float) -> list[subprocess.Popen[bytes]]:
         python(*("warm", "--part", str(part), "--parts", str(count), *inside), output=place.errors)
         for part in range(count)
     ]
-
-
-def warm_part(place: Place, part: int, parts: int) -> None:
-    """Compiles, by calling, this part of what the first tiers call."""
-    pairs = [
-        (case, name)
-        for case in place.cases()
-        if case.tier in WARM_TIERS
-        for name in case.providers
-        if name in COMPILED_BY_CALLS
-    ]
-    device, log = torch.device(place.device), place.logger()
-    from benchmarks.gpu import root_sweep  # needs Triton
-
-    os.nice(turns.NICER)
-    turns.share_compilation(place.scratch, nullcontext)
-    root_sweep.warm(place.roots()[part::parts], device, log)
-    warm(pairs[part::parts], device, log)
 
 
 def roots(place: Place, seconds: float = ROOT_SECONDS) -> list[Step]:
@@ -308,70 +306,6 @@ def tune(place: Place, arguments: Sequence[str]) -> int:
     supervise(start, journal, lost, deadline=place.deadline, silence=SILENCE)
     shutil.copyfile(TABLE, place.folder / TABLE.name)
     log.say(f"{len(journal.ended())} rows of {TABLE} tuned; timings in {place.rows}")
-    return 0
-
-
-def work(place: Place, skipped: Sequence[Step]) -> int:
-    """A worker: rates once, then cases. 3 if the device was lost."""
-    device = torch.device(place.device)
-    journal, log = Journal(place.journal), place.logger()
-    if log.left() <= 0:
-        return 0
-    try:
-        watch = stopwatch(device)
-        if RATES not in journal.ended() and not is_skipped(Step(RATES, RATES), skipped):
-            journal.begin(Step(RATES, RATES))
-            log.say("rates of the device")
-            measure_rates(device, watch, place.writer(), log)
-            journal.end(RATES)
-        until = Log(log.path, place.deadline - WORKER_SECONDS)
-        Worker(device, watch, place.writer(), journal, until, skipped).run(place.cases())
-    except DeviceLostError as error:
-        log.say(f"    device lost: {error}")
-        return 3
-    return 0
-
-
-def root_work(place: Place, skipped: Sequence[Step]) -> int:
-    """A worker over the k x k problem alone. 3 if the device was lost."""
-    from benchmarks.gpu import root_sweep  # needs Triton
-
-    device, log = torch.device(place.device), place.logger()
-    try:
-        journal, until = Journal(place.root_journal), Log(log.path, place.deadline - WORKER_SECONDS)
-        worker = Worker(device, stopwatch(device), place.writer(), journal, until, skipped)
-        root_sweep.run(worker, place.roots())
-    except DeviceLostError as error:
-        log.say(f"    device lost: {error}")
-        return 3
-    return 0
-
-
-def tune_work(
-    place: Place,
-    skipped: Sequence[Step],
-    kernels: Sequence[str],
-    products: Sequence[str],
-    sizes: Sequence[str],
-) -> int:
-    """A worker that tunes the rows asked for; none asked for: all."""
-    from benchmarks.gpu.tune import TABLE, Target, Tuner  # needs Triton
-
-    def wanted(row: Target) -> bool:
-        return (
-            (not kernels or row.kernel in kernels)
-            and (not products or row.product in products)
-            and (not sizes or str(row.limit or "any") in sizes)
-        )
-
-    device = torch.device(place.device)
-    journal, log = Journal(place.journal), place.logger()
-    try:
-        tuner = Tuner(device, stopwatch(device), place.writer(), journal, log, TABLE, skipped)
-        tuner.run(wanted)
-    except DeviceLostError as error:
-        log.say(f"    device lost: {error}")
-        return 3
     return 0
 
 
