@@ -205,9 +205,9 @@ def share_compilation(folder: Path, around: Callable[[], Any]) -> None:
 
 
 def one_at_a_time(
-    compile: Callable[..., Any], folder: Path, around: Callable[[], Any]
+    make: Callable[..., Any], folder: Path, around: Callable[[], Any]
 ) -> Callable[..., Any]:
-    """`compile(source, target, options)` while no other process compiles the same."""
+    """`make(source, target, options)` while no other process compiles the same."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def shared(src: Any, target: Any = None, options: Any = None, **more: Any) -> Any:
@@ -215,7 +215,7 @@ def one_at_a_time(
         key = hashlib.sha1(f"{name} {options}".encode()).hexdigest()
         with around(), (folder / key).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until closed, also by the end of the process
-            return compile(src, target=target, options=options, **more)
+            return make(src, target=target, options=options, **more)
 
     return shared
 
