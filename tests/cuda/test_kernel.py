@@ -217,6 +217,18 @@ def test_sums_that_decide(tile: int, an_emulated_device: cuda.Device) -> None:
     assert y_square.sum().item() == pytest.approx(trace.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("spread", [1e-8, 1e-6, 1e-4, 1e-3, 1e-2])
+def test_near_collapse(spread: float, an_emulated_device: cuda.Device) -> None:
+    # |H C H|_F is a difference here, of which float64 sums of float32 entries leave enough
+    made, settings = prepare(
+        torch.randn(3, 1, 20) + spread * torch.randn(3, 12, 20), an_emulated_device, tile=2
+    )
+    cuda.newton_schulz(**made.views, **settings)
+    assert made.views["value"].isfinite().all()
+    assert made.views["weights"].isfinite().all()
+    assert made.views["deep"].all()
+
+
 @pytest.mark.parametrize("negative", [1e-4, 0.3])
 def test_an_indefinite_matrix_stays_finite_and_asks_for_float64(
     negative: float, an_emulated_device: cuda.Device

@@ -151,8 +151,9 @@ def newton_schulz_kernel(
                     factor /= n
                 rows_phase(
                     slots + b * apart, count - 1, diagonal + b * splits * kp,
-                    numbers + b * length + FIELDS, scale + b * n, item % blocks * ROWS, k, kp,
-                    splits, factor, ROWS, COLUMNS, FROM_DIAGONAL, WRITE_SCALE,
+                    numbers + b * length + FIELDS, numbers + b * length, scale + b * n,
+                    item % blocks * ROWS, k, kp, splits, factor, ROWS, COLUMNS, FROM_DIAGONAL,
+                    WRITE_SCALE,
                 )  # fmt: skip
     if ALL:
         grid_barrier(counter, programs)

@@ -242,7 +242,7 @@ def newton_schulz_small_kernel(
         factor /= n
     for row0 in range(0, rows, ROWS):
         rows_phase(
-            slots, count - 1, diagonal, vectors, scale, row0, k, kp, splits, factor,
+            slots, count - 1, diagonal, vectors, own, scale, row0, k, kp, splits, factor,
             ROWS, COLUMNS, FROM_DIAGONAL, WRITE_SCALE,
         )  # fmt: skip
     tl.debug_barrier()

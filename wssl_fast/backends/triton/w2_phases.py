@@ -24,11 +24,12 @@ UNIT = tl.constexpr(9)  # common factor of raw rows
 TRACE = tl.constexpr(10)  # tr A
 SIZE = tl.constexpr(11)  # k
 COEFFICIENT = tl.constexpr(12)  # -2/(k sqrt m)
+ORIGIN = tl.constexpr(13)  # |x_0|^2, about which a collapsed r has all its digits
 FIELDS = tl.constexpr(16)
 
 # rows of `vectors`, kp each
-MEANS = tl.constexpr(0)  # r = X mu
-SQUARES = tl.constexpr(1)  # row sums of C^2; read in `scalars_phase` alone, then
+MEANS = tl.constexpr(0)  # r - ORIGIN, r = X mu
+SQUARES = tl.constexpr(1)  # row sums of (C - r)^2; read in `scalars_phase` alone, then
 Y_DIAGONAL = tl.constexpr(1)  # the diagonal of A^(1/2)
 DIAGONAL = tl.constexpr(2)  # of C
 Q_MEANS = tl.constexpr(3)
@@ -52,13 +53,16 @@ def _inverse_norm(diagonal, row, kp, splits, mask):
 
 @triton.jit
 def rows_phase(
-    slots, out, diagonal, vectors, scale, row0, k, kp, splits, factor,
+    slots, out, diagonal, vectors, scalars, scale, row0, k, kp, splits, factor,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, FROM_DIAGONAL: tl.constexpr,
     WRITE_SCALE: tl.constexpr,
 ):  # fmt: skip
     """Rows row0.. of C = factor D (sum of parts) D, with their means, squares and diagonal.
 
-    D comes from the diagonal of the parts if FROM_DIAGONAL, else it is I.
+    D comes from the diagonal of the parts if FROM_DIAGONAL, else it is I. Squares are about the
+    mean, in one pass by way of the first entry: that lies within sqrt k standard deviations of the
+    mean of its row, so the sum loses a factor of k + 1 in rounding at most, and nothing near a
+    collapse, where C is a constant and a speck.
     """
     area = tl.cast(kp, tl.int64) * kp
     row = row0 + tl.arange(0, ROWS)
@@ -70,6 +74,7 @@ def rows_phase(
     sums = tl.zeros((ROWS,), tl.float64)
     squares = tl.zeros((ROWS,), tl.float64)
     own = tl.zeros((ROWS,), tl.float64)
+    first = tl.zeros((ROWS,), tl.float64)
     for start in range(0, kp, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         inside = (row < kp)[:, None] & (column < kp)[None, :]
@@ -84,11 +89,21 @@ def rows_phase(
         c = c.to(slots.dtype.element_ty)
         tl.store(slots + out * area + offset, c, mask=inside)
         c = c.to(tl.float64)  # what was stored, so that sums and entries agree
+        own += tl.sum(tl.where(row[:, None] == column[None, :], c, 0.0), axis=1)
+        first += tl.sum(tl.where((column == 0)[None, :], c, 0.0), axis=1)
+        c = tl.where((column < k)[None, :], c - first[:, None], 0.0)
         sums += tl.sum(c, axis=1)
         squares += tl.sum(c * c, axis=1)
-        own += tl.sum(tl.where(row[:, None] == column[None, :], c, 0.0), axis=1)
-    tl.store(vectors + MEANS * kp + row, sums / k, mask=row < kp)
-    tl.store(vectors + SQUARES * kp + row, squares, mask=row < kp)
+    away = sums / k
+    origin = tl.zeros((), tl.float64)
+    for s in range(splits):
+        origin += tl.load(diagonal + s * kp)
+    origin *= factor
+    if FROM_DIAGONAL:
+        origin = tl.where(origin == 0.0, 0.0, 1.0)
+    tl.store(scalars + ORIGIN, origin)  # by every program the same
+    tl.store(vectors + MEANS * kp + row, (first - origin) + away, mask=row < kp)
+    tl.store(vectors + SQUARES * kp + row, squares - sums * away, mask=row < kp)
     tl.store(vectors + DIAGONAL * kp + row, own, mask=row < kp)
 
 
@@ -104,7 +119,7 @@ def scalars_phase(
     """
     lane = tl.arange(0, COLUMNS)
     zero = tl.zeros((), tl.float64)
-    mean_square, means_square, squares, trace = zero, zero, zero, zero
+    sums, means_square, squares, trace = zero, zero, zero, zero
     safe = tl.full((), 1, tl.int32)
     for start in range(0, k, COLUMNS):
         at = start + lane
@@ -112,14 +127,19 @@ def scalars_phase(
         r = tl.load(vectors + MEANS * kp + at, mask=real, other=0.0, cache_modifier=".cg")
         own = tl.load(vectors + DIAGONAL * kp + at, mask=real, other=0.0, cache_modifier=".cg")
         square = tl.load(vectors + SQUARES * kp + at, mask=real, other=0.0, cache_modifier=".cg")
-        mean_square += tl.sum(r)
+        sums += tl.sum(r)
         means_square += tl.sum(r * r)
         squares += tl.sum(square)
         trace += tl.sum(own)
         if FROM_DIAGONAL:  # a zero row too: float64 knows it from an underflow
             d = tl.load(scale + at, mask=real, other=1.0, cache_modifier=".cg")
             safe = tl.minimum(safe, tl.min(((d >= 1e-12) & (d <= 1e12)).to(tl.int32)))
-    mean_square /= k
+    origin = tl.load(scalars + ORIGIN, cache_modifier=".cg")
+    mean_square = origin + sums / k
+    # |H C H|_F^2 = |C H|_F^2 - k |H r|^2 keeps digits as long as lambda_max does, beside |mu|^2:
+    # from |C|_F^2 and |r|^2 it had half of them
+    spread = squares - k * (means_square - sums * sums / k)
+    squares += k * (means_square + origin * (2.0 * sums + k * origin))
     unit = zero + 1.0
     if not NORMALIZE:
         unit = tl.load(scale, cache_modifier=".cg")
@@ -141,10 +161,11 @@ def scalars_phase(
             safe = tl.minimum(safe, ((largest >= 1e-24) & (largest <= 1e24)).to(tl.int32))
         noise /= k
         trace = trace / k - mean_square  # of H C H / k
-        norm = (squares - 2.0 * k * means_square) / k / k + mean_square * mean_square
         # the null vector of a centred Gram, 1/sqrt k, is lifted to an ordinary eigenvalue
         lift = tl.maximum(trace / k, 8.0 * noise)
-        norm = tl.sqrt(tl.maximum(norm, 0.0) + lift * lift)
+        norm = tl.sqrt(tl.maximum(spread, 0.0) / k / k + lift * lift)
+        # r, r_i + r_j, less |mu|^2 + lift, from C: half a unit of rounding each, alike in all rows
+        norm += 2.0 * EPS * mean_square
     norm += ridge * tl.sqrt(zero + k)
     shift = tl.maximum(SHIFT_UNITS * EPS * norm, noise - 2.0 * EPS * norm)
     inverse = tl.where(norm == 0.0, 0.0, 1.0 / (norm + shift))
@@ -179,6 +200,7 @@ def start_phase(
         inverse /= tl.load(scalars + SIZE, cache_modifier=".cg")
         means = tl.load(scalars + MEAN_SQUARE, cache_modifier=".cg")
         means += tl.load(scalars + LIFT, cache_modifier=".cg")
+        means -= 2.0 * tl.load(scalars + ORIGIN, cache_modifier=".cg")
         mask = row < k
         r_i = tl.load(vectors + MEANS * kp + row, mask=mask, other=0.0, cache_modifier=".cg")
     for start in range(0, kp, COLUMNS):
@@ -230,7 +252,7 @@ def weights_phase(
 
     W = -2/(k sqrt m) (B - diag d), B = H A^(-1/2) H, d_i = <P_i, x_i> = k (G^(1/2))_ii + (B r)_i
 
-    on unit rows, and 2/(k unit) I - 2/(k sqrt m) B on raw ones.
+    on unit rows (a constant in r is nothing to B), and 2/(k unit) I - 2/(k sqrt m) B on raw ones.
     """
     row = row0 + tl.arange(0, ROWS)
     factor = tl.sqrt(tl.load(scalars + INVERSE, cache_modifier=".cg"))
