@@ -23,9 +23,15 @@ from wssl_fast import reference
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def placed(z: Tensor) -> Tensor:
+    """z where kernels read it, with its strides and its offset: `.to` packs what is not dense."""
+    flat = torch.empty(0, dtype=z.dtype).set_(z.detach().untyped_storage())
+    return flat.to(DEVICE).as_strided(z.shape, z.stride(), z.storage_offset())
+
+
 def w2(z: Tensor, **keywords: object) -> tuple[Tensor, Tensor]:
     """W2 and the gradient of W2^2, on the CPU. One forward: W2 is the root of what it returns."""
-    leaf = z.detach().to(DEVICE).requires_grad_()
+    leaf = placed(z).requires_grad_()
     squared = wf.wasserstein_uniformity(leaf, squared=True, **keywords)
     (grad,) = torch.autograd.grad(squared.sum(), leaf)
     return squared.detach().cpu().sqrt(), grad.cpu()

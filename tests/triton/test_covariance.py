@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.kernels import DEVICE, placed
 from tests.triton.test_statistics import DTYPES, LAYOUTS
 from tests.zoo import COLLAPSED, SHAPES, ZOO, Case
 from wssl_fast.backends.triton import dispatch, launch
@@ -30,7 +31,7 @@ def workspace(z: Tensor, product: str, splits: int) -> Workspace:
         wide=product.startswith("float64"),
         product_tile=tile,
         tile=tile,
-        device=z.device,
+        device=torch.device(DEVICE),
     )
     work.counter.fill_(7)
     return work
@@ -38,13 +39,14 @@ def workspace(z: Tensor, product: str, splits: int) -> Workspace:
 
 def check(z: Tensor, normalize: bool, product: str, splits: int = 1) -> None:
     b, n, m = z.shape
-    scale, mean = statistics(z, normalize)
+    scale, mean = statistics(placed(z), normalize)
     work = workspace(z, product, splits)
-    covariance(z, scale, mean, work, product)
+    covariance(placed(z), scale, mean, work, product)
+    scale, mean = scale.cpu(), mean.cpu()
     y = z.double() * scale[..., None] - mean[:, None]
     want = torch.zeros(b, work.kp, work.kp, dtype=torch.float64)
     want[:, :m, :m] = y.mT @ y
-    got = work.slots[:, :splits].double().sum(1)
+    got = work.slots[:, :splits].double().sum(1).cpu()
     # Each entry of y carries its rounding, y being formed as if in float64; sums of n terms in
     # float32 (float64) round each addition.
     working = 2.0**-53 if product.startswith("float64") else 2.0**-24
@@ -59,7 +61,7 @@ def check(z: Tensor, normalize: bool, product: str, splits: int = 1) -> None:
     noise = noise.mT @ y.abs()
     bound[:, :m, :m] += noise + noise.mT + n * 2.0**-76
     assert ((got - want).abs() <= bound).all()
-    diagonal = work.diagonal.sum(1)
+    diagonal = work.diagonal.sum(1).cpu()
     torch.testing.assert_close(diagonal, got.diagonal(dim1=-2, dim2=-1), rtol=1e-6, atol=0)
     assert work.counter.item() == 0
 
@@ -110,12 +112,12 @@ def test_norms_at_the_ends_of_float32(factor: float) -> None:
 
 
 def test_problems_that_are_not_flagged_stay() -> None:
-    z = torch.randn(2, 40, 20)
+    z = placed(torch.randn(2, 40, 20))
     scale, mean = statistics(z, True)
     for product in ("fp16x3", "float64"):
         work = workspace(z, product, 1)
         work.slots.fill_(5.0)
-        flags = torch.tensor([0, 1], dtype=torch.int8)
+        flags = torch.tensor([0, 1], dtype=torch.int8, device=DEVICE)
         covariance(z, scale, mean, work, product, flags=flags)
         assert (work.slots[0] == 5).all()
         y = z[1].double() * scale[1, :, None] - mean[1]
@@ -127,6 +129,7 @@ def test_problems_that_are_not_flagged_stay() -> None:
 def test_a_row_that_is_not_finite() -> None:
     z = torch.randn(2, 40, 20)
     z[1, 3, 4] = float("inf")
+    z = placed(z)
     for normalize in (True, False):
         scale, mean = statistics(z, normalize)
         work = workspace(z, "fp16x3", 1)

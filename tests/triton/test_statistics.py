@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.kernels import placed
 from tests.zoo import SHAPES, ZOO, Case
 from wssl_fast.backends.triton import dispatch, launch
 from wssl_fast.backends.triton.dispatch import Tile
@@ -21,8 +22,13 @@ LAYOUTS = {
 }
 
 
+def on_the_device(z: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    scale, mean = statistics(placed(z), normalize)
+    return scale.cpu(), mean.cpu()
+
+
 def check(z: Tensor, normalize: bool) -> None:
-    scale, mean = statistics(z, normalize)
+    scale, mean = on_the_device(z, normalize)
     assert (scale.dtype, mean.dtype) == (torch.float64, torch.float64)
     assert (scale.shape, mean.shape) == (z.shape[:2], (z.shape[0], z.shape[2]))
     x = z.double()
@@ -88,12 +94,12 @@ def test_norms_that_cannot_be_squared(normalize: bool) -> None:
 def test_rows_that_are_not_finite(bad: float, dtype: torch.dtype) -> None:
     z = torch.randn(2, 20, 70).to(dtype)
     z[1, 3, 65] = bad
-    scale, mean = statistics(z, True)
+    scale, mean = on_the_device(z, True)
     assert scale[1].isnan().nonzero().tolist() == [[3]]
     assert scale[0].isfinite().all()
     assert mean[1].isnan().all()
     assert mean[0].isfinite().all()
-    scale, mean = statistics(z, False)
+    scale, mean = on_the_device(z, False)
     assert scale[1].isnan().all()
     assert mean[1].isnan().all()
     assert scale[0].isfinite().all()
@@ -101,7 +107,7 @@ def test_rows_that_are_not_finite(bad: float, dtype: torch.dtype) -> None:
 
 
 def test_two_launches_or_three_and_the_same_bits() -> None:
-    z = torch.randn(1, 200, 30)
+    z = placed(torch.randn(1, 200, 30))
     with launch.recorded() as made:
         statistics(z[:, :40], True)
     assert len(made) == 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.kernels import DEVICE, placed
 from tests.tolerances import contract_tolerance
 from tests.triton.test_statistics import DTYPES, LAYOUTS
 from tests.zoo import BY_NAME, RAW_SCALE, ZOO, Case
@@ -13,7 +14,6 @@ from wssl_fast.backends.triton import uniformity as kernels
 from wssl_fast.backends.triton.dispatch import Tile
 
 OPERATOR = torch.ops.wssl_fast.uniformity
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = Tile(16, 16, 4, 1)
 
 
@@ -66,9 +66,8 @@ def bounds(z: Tensor, t: float, normalize: bool) -> tuple[Tensor, Tensor]:
 
 def check(z: Tensor, t: float = 2.0, normalize: bool = True) -> None:
     """Value and gradient of z (b, n, m)."""
-    z = z.to(DEVICE)
-    leaf = z.clone().as_strided(z.shape, z.stride()) if z.is_contiguous() else z.detach()
-    leaf = leaf.requires_grad_()
+    z = placed(z)
+    leaf = z.detach().requires_grad_()
     upstream = torch.linspace(-1.5, 2.0, len(z), dtype=torch.float64).to(DEVICE)
     values = run(leaf, t, normalize)
     (values.double() * upstream).sum().backward()

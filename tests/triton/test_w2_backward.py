@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.kernels import placed
 from tests.tolerances import gradient_error, gradient_tolerance, resolution
 from tests.triton.test_statistics import DTYPES, LAYOUTS
 from tests.zoo import BY_NAME, RAW_SCALE, SHAPES, ZOO, Case
@@ -33,7 +34,8 @@ def small_tiles(small: bool) -> Iterator[None]:
 
 
 class Problem:
-    """What a forward of z (b, n, m) leaves, with weights and upstream gradients at random."""
+    """What a forward of z (b, n, m) leaves, with weights and upstream gradients at random: on the
+    CPU, where checks are made, and placed for every run."""
 
     def __init__(self, z: Tensor, gram: bool, normalize: bool, squared: bool, deep: bool) -> None:
         b, n, m = z.shape
@@ -42,26 +44,19 @@ class Problem:
         self.grad = torch.randn(b).to(working_dtype(z))
         self.value = torch.rand(b).to(working_dtype(z))
         self.weights = torch.randn(b, k, k, dtype=torch.float64)
-        self.scale, self.mean = statistics(z, normalize)
+        scale, mean = statistics(placed(z), normalize)
+        self.scale, self.mean = scale.cpu(), mean.cpu()
         self.deep = torch.full((b,), deep)
 
     def run(self, products: int = 6) -> Tensor:
-        z = self.z
-        dz = torch.full(z.shape, float("nan"), dtype=z.dtype)
-        before, after = (
-            (self.grad, self.value, z, self.weights, self.scale),
-            (
-                self.deep,
-                self.normalize,
-                self.squared,
-                dz,
-            ),
-        )
+        dz = placed(torch.full(self.z.shape, float("nan"), dtype=self.z.dtype))
+        before = map(placed, (self.grad, self.value, self.z, self.weights, self.scale))
+        after = (placed(self.deep), self.normalize, self.squared, dz)
         if self.gram:
             gram_backward(*before, *after, products=products)
         else:
-            covariance_backward(*before, self.mean, *after, products=products)
-        return dz
+            covariance_backward(*before, placed(self.mean), *after, products=products)
+        return dz.cpu()
 
     def check(self, products: int = 6) -> None:
         """Each entry against float64, within the rounding of the terms that it is the sum of."""
