@@ -179,12 +179,42 @@ def test_many_tiles_are_one_tile(case: str, n: int, m: int) -> None:
     assert (grad - whole_grad).norm() <= 2 * gradient_tolerance("auto") * whole_grad.norm()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an architecture is not assumed, but there")
+@pytest.mark.parametrize("name", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("phases", [False, True], ids=["one launch", "a launch a phase"])
+@pytest.mark.parametrize(("n", "m"), [(20, 37), (37, 20)])
+def test_the_tiles_of_an_architecture(
+    name: str, phases: bool, n: int, m: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # k = 20 in tiles of 32, and in blocks of 64 that reach beyond a row of 32
+    monkeypatch.setattr(w2_kernels, "persistent", lambda k, target: not phases)
+    z = BY_NAME["gaussian"](n, m)
+    operator = torch.ops.wssl_fast.w2_gram if n < m else torch.ops.wssl_fast.w2_covariance
+    with on_the_grid(), dispatch.assume(dispatch.Target(name, 1)):
+        kernels.check(z, "highest")
+        kernels.check(z, "double")
+        deep = operator(z[None], True, False, 0.0, "auto", "highest", False, "triton")[4]
+    assert not deep.any()  # float64 has no root of float32's to put right
+
+
+def test_a_row_of_a_slot_is_whole_tiles_and_blocks() -> None:
+    for sizes, want in (((16, 32, 64), 64), ((64, 32, 16), 64), ((16, 64, 32), 64)):
+        rows, size, block = sizes
+        work = workspace.allocate(
+            1, 20, splits=1, wide=False, device=torch.device("meta"),
+            product_tile=dispatch.Tile(rows, 256, 4, 1), tile=dispatch.Tile(size, block, 4, 1),
+        )  # fmt: skip
+        assert work.kp == want
+
+
 @pytest.mark.parametrize("covariance", [False, True])
 def test_a_launch_a_phase_gives_the_same_bits(
     covariance: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     z = torch.randn(40, 24) if covariance else torch.randn(24, 40)
-    with on_the_grid():
+    with on_the_grid(), ExitStack() as tiles:
+        for kernel in ("newton_schulz", "newton_schulz_phases"):
+            tiles.enter_context(dispatch.override(kernel, SMALL_TILES))
         together = w2(z)
         monkeypatch.setattr(w2_kernels, "persistent", lambda k, target: False)
         for one, other in zip(together, w2(z), strict=True):

@@ -2,8 +2,9 @@
 
 float32-grade matrices are pairs of float16 planes, x = hi + lo/2048 to 22 bits (tiles.py, fp16x3),
 so that a product loads what the tensor cores multiply and nothing is cut up in the inner loop;
-float64 matrices are one plane. Padding up to kp is zero, or a diagonal that nothing else sees:
-inner loops have no masks. Loads go to the L2 cache (.cg): other multiprocessors wrote the data.
+float64 matrices are one plane. Padding up to kp, a multiple of every tile and block, is zero, or a
+diagonal that nothing else sees: inner loops have no masks. Loads go to the L2 cache (.cg): other
+multiprocessors wrote the data.
 """
 
 import triton

@@ -90,7 +90,9 @@ def allocate(
     device: torch.device,
 ) -> Workspace:
     """Uninitialised memory for `batch` k x k problems, float64 if `wide`."""
-    edge = max(product_tile.size, tile.size, phase_tile.size if phase_tile else 1)
+    own = [tile, phase_tile] if phase_tile else [tile]
+    # whole tiles, and whole blocks of the depth: matrices.multiply has no masks
+    edge = max(product_tile.size, *(max(t.size, t.block) for t in own))
     kp = -(-k // edge) * edge
     tiles = (kp // tile.size) ** 2
     scalars, vectors, sums = NUMBERS
