@@ -8,6 +8,7 @@ What was compiled is kept in build/triton.
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,31 @@ def test_every_row_of_the_table_is_used(architecture: str) -> None:
 def test_every_kernel_is_reached(architecture: str) -> None:
     reached = {launch.kernel.fn.__name__ for launch in specimens.launches(target(architecture))}
     assert reached == names(architecture)
+
+
+BARRIER = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from tests.triton.test_tiles import barrier_kernel
+source = ASTSource(barrier_kernel, {"counter": "*i32", "out": "*i32", "rounds": "i32"}, {}, {})
+print(triton.compile(source, target=GPUTarget("cuda", %d, 32)).asm["ptx"])
+"""
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_a_grid_barrier_ends_with_an_acquire(architecture: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BARRIER % architecture],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    arrival, _, after = done.stdout.partition("ld.volatile")
+    assert re.search(r"bar\.sync.*atom\S*\.acq_rel", arrival, re.S)
+    assert re.search(r"(ld|atom)\S*\.acq\S*.*bar\.sync", after, re.S)
 
 
 def row(**changes: Any) -> Row:

@@ -148,5 +148,7 @@ def grid_barrier(counter, programs):
         target = (arrived // programs + 1) * programs
         while tl.load(counter, volatile=True) < target:  # plain reads: nobody queues for the line
             pass
-        tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+        # once, as a rule; an acquire whose result nobody used would be left out by the compiler
+        while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < target:
+            pass
         tl.debug_barrier()
