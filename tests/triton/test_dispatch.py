@@ -5,8 +5,10 @@ from importlib.resources import files
 
 import pytest
 import torch
+import triton
 
 import wssl_fast as wf
+from wssl_fast import cli
 from wssl_fast.backends import choice
 from wssl_fast.backends.triton import dispatch
 
@@ -83,6 +85,31 @@ def test_what_is_asked_for_by_name_runs_or_is_an_error(monkeypatch: pytest.Monke
     with choice.use("triton"), pytest.raises(RuntimeError, match="pip install"):
         wf.wasserstein_uniformity(torch.ones(4, 8))
     assert choice.resolve("auto", torch.device("cuda")) == "eager"
+
+
+@pytest.mark.parametrize("version", ["3.5.1", "2.3.0", "3.5.0+git1a2b3c"])
+def test_an_old_triton_is_left_alone(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "__version__", version)
+    choice.why_no_triton.cache_clear()
+    try:
+        what = f"Triton {version} is installed; these kernels need 3.6 or newer"
+        assert choice.why_no_triton() == what
+        assert choice.resolve("auto", torch.device("cuda")) == "eager"
+        assert dict(cli.report(8, 8))["Triton"].startswith(what)
+        with choice.use("triton"), pytest.raises(RuntimeError, match="need 3"):
+            wf.wasserstein_uniformity(torch.ones(4, 8))
+    finally:
+        choice.why_no_triton.cache_clear()
+
+
+@pytest.mark.parametrize("version", ["3.6.0", "3.10.0", "4.0.0+git1a2b3c"])
+def test_a_newer_triton_is_taken(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "__version__", version)
+    choice.why_no_triton.cache_clear()
+    try:
+        assert choice.why_no_triton() == ""
+    finally:
+        choice.why_no_triton.cache_clear()
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -4,13 +4,14 @@
     triton   Triton kernels: CUDA tensors; CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)
     cuda     the same with the float32-grade k x k problem of W2 by csrc/cuda, one CUDA launch
 
-`auto` takes triton for CUDA tensors where Triton can be imported, else eager; within triton it
-takes csrc/cuda for the sizes that backends/cuda.py prefers. A backend that was asked for by name
-and cannot run is an error that says what is missing.
+`auto` takes triton for CUDA tensors where Triton 3.6 or newer is installed, else eager; within
+triton it takes csrc/cuda for the sizes that backends/cuda.py prefers. A backend that was asked for
+by name and cannot run is an error that says what is missing.
 """
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +21,7 @@ import torch
 from wssl_fast.backends import cuda
 
 BACKENDS = ("auto", "eager", "triton", "cuda")
+OLDEST_TRITON = (3, 6)
 _requested = [os.environ.get("WSSL_FAST_BACKEND", "auto")]
 
 
@@ -53,6 +55,11 @@ def why_no_triton() -> str:
     """Why Triton's kernels cannot be used at all; empty when they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install 'wssl-fast[gpu]', Linux)"
+    import triton  # by its own word: what PyTorch brings goes by other names
+
+    oldest = ".".join(map(str, OLDEST_TRITON))
+    if tuple(map(int, re.findall(r"\d+", triton.__version__)[:2])) < OLDEST_TRITON:
+        return f"Triton {triton.__version__} is installed; these kernels need {oldest} or newer"
     return ""
 
 

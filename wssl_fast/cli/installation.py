@@ -1,6 +1,5 @@
 """`wssl-fast doctor`: what is installed, and what it would use."""
 
-import importlib.metadata
 import platform
 import sys
 from typing import Annotated
@@ -87,7 +86,9 @@ def _triton(on_gpu: bool) -> str:
     missing = choice.why_no_triton()
     if missing:
         return missing + (": CUDA tensors go through PyTorch calls, which wait" if on_gpu else "")
-    version = importlib.metadata.version("triton")
+    import triton
+
+    version = triton.__version__
     if not on_gpu:
         return f"{version}; no CUDA device: its kernels run here in tests alone"
     from wssl_fast.backends.triton import dispatch
