@@ -63,6 +63,7 @@ def check(z: Tensor, normalize: bool, product: str, splits: int = 1) -> None:
     assert ((got - want).abs() <= bound).all()
     diagonal = work.diagonal.sum(1).cpu()
     torch.testing.assert_close(diagonal, got.diagonal(dim1=-2, dim2=-1), rtol=1e-6, atol=0)
+    assert torch.equal(got, got.mT)
     assert work.counter.item() == 0
 
 

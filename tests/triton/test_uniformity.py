@@ -260,6 +260,27 @@ def test_memory_is_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(sizes) <= 2 * (n + 128) * m * 4 + block + tiles + 8 * 8 * n
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_more_problems_than_a_grid_holds(normalize: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    z = randn(5, 4, 3).to(DEVICE).requires_grad_()
+    whole = run(z, 2.0, normalize)
+    (grad,) = torch.autograd.grad(whole.sum(), z)
+    monkeypatch.setattr(launch, "PROBLEMS", 2)
+    value = run(z, 2.0, normalize)
+    assert torch.equal(value, whole)
+    assert torch.equal(torch.autograd.grad(value.sum(), z)[0], grad)
+    monkeypatch.undo()
+    many = torch.empty(70_000, 4, 3, device="meta")
+    with (
+        dispatch.assume(dispatch.Target("sm_90", 132)),
+        launch.recorded(run=False) as launches,
+    ):
+        sums = kernels.forward(many, 2.0, normalize, True)
+        dz = kernels.backward(sums[0], many, *sums[1:], 2.0, normalize)
+    assert dz.shape == many.shape
+    assert max(max((*one.grid, 1, 1)[1:]) for one in launches) < 2**16
+
+
 def test_opcheck() -> None:
     for with_grad in (True, False):
         z = randn(2, 6, 9, dtype=torch.bfloat16).to(DEVICE).requires_grad_(with_grad)

@@ -23,7 +23,7 @@ from tests.tolerances import (
 from tests.zoo import BY_NAME, COLLAPSED, RAW_SCALE, SHAPES, ZOO, Case
 from wssl_fast import reference
 from wssl_fast.backends import choice
-from wssl_fast.backends.triton import dispatch, workspace
+from wssl_fast.backends.triton import dispatch, launch, workspace
 from wssl_fast.backends.triton import w2 as w2_kernels
 from wssl_fast.backends.triton.launch import recorded
 
@@ -286,6 +286,25 @@ def test_the_device_decides_problem_by_problem() -> None:
 @pytest.mark.parametrize("normalize", [True, False])
 def test_smallest_shapes(shape: tuple[int, int], dtype: torch.dtype, normalize: bool) -> None:
     check(torch.randn(shape, dtype=dtype), "auto", normalize=normalize)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_more_problems_than_a_grid_holds(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z = torch.randn(5, *shape)
+    whole = w2(z)
+    monkeypatch.setattr(launch, "PROBLEMS", 2)
+    for one, other in zip(whole, w2(z), strict=True):
+        assert torch.equal(one, other)
+    monkeypatch.undo()
+    z = torch.empty(70_000, *shape, device="meta")
+    covariance = shape[0] > shape[1]
+    with dispatch.assume(dispatch.Target("sm_90", 132)), recorded(run=False) as launches:
+        value, *kept = w2_kernels.forward(z, True, True, 0.0, "auto", True, covariance)
+        grad = w2_kernels.backward(value, value, z, *kept, True, True, covariance)
+    assert (value.shape, grad.shape) == (z.shape[:1], z.shape)
+    assert max(max((*one.grid, 1, 1)[1:]) for one in launches) < 2**16
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (14, 9)])

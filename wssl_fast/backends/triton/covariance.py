@@ -132,6 +132,8 @@ def covariance_kernel(
     acc = total(acc, low, MODE)
     if not WIDE:
         acc *= 1.0 / (LIFT * LIFT)
+    if i == j:
+        acc = 0.5 * (acc + tl.trans(acc))  # the pieces of a split product meet in another order
     out = parts + b * parts_b + s.to(tl.int64) * kp * kp
     tl.store(out + row.to(tl.int64)[:, None] * kp + column[None, :], acc)
     if i != j:

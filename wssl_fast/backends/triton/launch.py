@@ -1,8 +1,9 @@
 """The one place that launches Triton kernels: device guard, current stream, a record for tests."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +22,10 @@ class Launch(NamedTuple):
     cooperative: bool
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+PROBLEMS = 65_535
+"""Of a launch: more do not fit the y and z of a CUDA grid."""
 _records: list[tuple[list[Launch], bool]] = []
 
 
@@ -48,6 +53,27 @@ def record(
     for found, _ in _records:
         found.append(Launch(kernel, grid, args, {}, warps, 0, cooperative))
     return all(run for _, run in _records)
+
+
+def by_batches(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` of tensors (b, ...), then of settings, for at most PROBLEMS problems at a time."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        if len(tensors[0]) <= PROBLEMS:
+            return function(*arguments, **keywords)
+        settings = arguments[len(tensors) :]
+        pieces = zip(*(a.split(PROBLEMS) for a in tensors), strict=True)
+        run: Callable[..., Any] = function
+        parts: Any = [run(*piece, *settings, **keywords) for piece in pieces]
+        if isinstance(parts[0], Tensor):
+            parts = torch.cat(parts)
+        else:
+            parts = tuple(map(torch.cat, zip(*parts, strict=True)))
+        return cast(R, parts)
+
+    return call
 
 
 def launch(

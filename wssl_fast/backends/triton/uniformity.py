@@ -31,7 +31,7 @@ from torch import Tensor
 from wssl_fast.backends.eager.numerics import working_dtype
 from wssl_fast.backends.eager.uniformity import PairSums
 from wssl_fast.backends.triton import dispatch, uniformity_rows
-from wssl_fast.backends.triton.launch import launch
+from wssl_fast.backends.triton.launch import by_batches, launch
 from wssl_fast.backends.triton.tiles import LO, lower_tile, split_fp16
 from wssl_fast.backends.triton.uniformity_rows import backward as backward
 from wssl_fast.backends.triton.uniformity_rows import two_floats
@@ -302,6 +302,7 @@ def mode(z: Tensor, normalize: bool, target: dispatch.Target) -> str:
     return "fp16" if normalize and z.dtype != torch.float32 else "fp16x3"
 
 
+@by_batches
 def forward(z: Tensor, t: float, normalize: bool, with_grad: bool) -> PairSums:
     """z (b, n, m), n >= 2, t > 0; every field with a leading b."""
     b, n, m = z.shape

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from wssl_fast.backends.triton import dispatch
-from wssl_fast.backends.triton.launch import launch
+from wssl_fast.backends.triton.launch import by_batches, launch
 from wssl_fast.backends.triton.tiles import split_fp16
 
 INF = tl.constexpr(float("inf"))
@@ -224,6 +224,7 @@ def rows(z: Tensor, planes: Tensor, weights: Tensor, scale: Tensor, normalize: b
     )
 
 
+@by_batches
 def backward(
     grad: Tensor,
     z: Tensor,

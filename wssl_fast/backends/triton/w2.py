@@ -22,6 +22,7 @@ from wssl_fast.backends.triton.covariance import covariance, splits_for
 from wssl_fast.backends.triton.gram import gram
 from wssl_fast.backends.triton.gram import mode as gram_mode
 from wssl_fast.backends.triton.gram import splits_for as gram_splits_for
+from wssl_fast.backends.triton.launch import by_batches
 from wssl_fast.backends.triton.newton_schulz import newton_schulz, persistent
 from wssl_fast.backends.triton.newton_schulz_small import fits, newton_schulz_small
 from wssl_fast.backends.triton.statistics import statistics
@@ -30,6 +31,7 @@ from wssl_fast.backends.triton.workspace import Task, Workspace
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
+@by_batches
 def forward(
     z: Tensor,
     normalize: bool,
@@ -141,6 +143,7 @@ def _workspace(
     )
 
 
+@by_batches
 def backward(
     grad: Tensor,
     value: Tensor,
