@@ -47,7 +47,7 @@ beside a launch. With float16 planes on sm_90 a phase of k = 2048 waits for the 
 twice as fast in the model, which rests on an assumed rate of that cache (docs/gpu_model.md)."""
 ROWS, COLUMNS = 4, 256
 """Block of the row-wise phases."""
-WARPS = {"rows": 1, "scalars": 1, "start": 8, "average": 4, "weights": 4}
+WARPS = {"rows": 2, "scalars": 1, "start": 8, "average": 4, "weights": 4}
 """Of the row-wise phases as launches of their own: without spills."""
 ROWS_INTERPRETED = 64
 """Fewer, larger steps where every operation is a call of NumPy."""

@@ -24,12 +24,12 @@ UNIT = tl.constexpr(9)  # common factor of raw rows
 TRACE = tl.constexpr(10)  # tr A
 SIZE = tl.constexpr(11)  # k
 COEFFICIENT = tl.constexpr(12)  # -2/(k sqrt m)
-ORIGIN = tl.constexpr(13)  # |x_0|^2, about which a collapsed r has all its digits
+ORIGIN = tl.constexpr(13)  # C_00, about which a collapsed C has all its digits
 FIELDS = tl.constexpr(16)
 
 # rows of `vectors`, kp each
 MEANS = tl.constexpr(0)  # r - ORIGIN, r = X mu
-SQUARES = tl.constexpr(1)  # row sums of (C - r)^2; read in `scalars_phase` alone, then
+SQUARES = tl.constexpr(1)  # row sums of (C - ORIGIN)^2; read in `scalars_phase` alone, then
 Y_DIAGONAL = tl.constexpr(1)  # the diagonal of A^(1/2)
 DIAGONAL = tl.constexpr(2)  # of C
 Q_MEANS = tl.constexpr(3)
@@ -59,10 +59,9 @@ def rows_phase(
 ):  # fmt: skip
     """Rows row0.. of C = factor D (sum of parts) D, with their means, squares and diagonal.
 
-    D comes from the diagonal of the parts if FROM_DIAGONAL, else it is I. Squares are about the
-    mean, in one pass by way of the first entry: that lies within sqrt k standard deviations of the
-    mean of its row, so the sum loses a factor of k + 1 in rounding at most, and nothing near a
-    collapse, where C is a constant and a speck.
+    D comes from the diagonal of the parts if FROM_DIAGONAL, else it is I. Means and squares are
+    those of C - ORIGIN: near a collapse C is a constant and a speck, and sums over the speck keep
+    its digits.
     """
     area = tl.cast(kp, tl.int64) * kp
     row = row0 + tl.arange(0, ROWS)
@@ -74,7 +73,13 @@ def rows_phase(
     sums = tl.zeros((ROWS,), tl.float64)
     squares = tl.zeros((ROWS,), tl.float64)
     own = tl.zeros((ROWS,), tl.float64)
-    first = tl.zeros((ROWS,), tl.float64)
+    origin = tl.zeros((), tl.float64)
+    for s in range(splits):
+        origin += tl.load(diagonal + s * kp)
+    origin *= factor
+    if FROM_DIAGONAL:
+        origin = tl.where(origin == 0.0, 0.0, 1.0)
+    tl.store(scalars + ORIGIN, origin)  # by every program the same
     for start in range(0, kp, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
         inside = (row < kp)[:, None] & (column < kp)[None, :]
@@ -90,20 +95,11 @@ def rows_phase(
         tl.store(slots + out * area + offset, c, mask=inside)
         c = c.to(tl.float64)  # what was stored, so that sums and entries agree
         own += tl.sum(tl.where(row[:, None] == column[None, :], c, 0.0), axis=1)
-        first += tl.sum(tl.where((column == 0)[None, :], c, 0.0), axis=1)
-        c = tl.where((column < k)[None, :], c - first[:, None], 0.0)
+        c = tl.where((column < k)[None, :], c - origin, 0.0)
         sums += tl.sum(c, axis=1)
         squares += tl.sum(c * c, axis=1)
-    away = sums / k
-    origin = tl.zeros((), tl.float64)
-    for s in range(splits):
-        origin += tl.load(diagonal + s * kp)
-    origin *= factor
-    if FROM_DIAGONAL:
-        origin = tl.where(origin == 0.0, 0.0, 1.0)
-    tl.store(scalars + ORIGIN, origin)  # by every program the same
-    tl.store(vectors + MEANS * kp + row, (first - origin) + away, mask=row < kp)
-    tl.store(vectors + SQUARES * kp + row, squares - sums * away, mask=row < kp)
+    tl.store(vectors + MEANS * kp + row, sums / k, mask=row < kp)
+    tl.store(vectors + SQUARES * kp + row, squares, mask=row < kp)
     tl.store(vectors + DIAGONAL * kp + row, own, mask=row < kp)
 
 
@@ -136,10 +132,10 @@ def scalars_phase(
             safe = tl.minimum(safe, tl.min(((d >= 1e-12) & (d <= 1e12)).to(tl.int32)))
     origin = tl.load(scalars + ORIGIN, cache_modifier=".cg")
     mean_square = origin + sums / k
-    # |H C H|_F^2 = |C H|_F^2 - k |H r|^2 keeps digits as long as lambda_max does, beside |mu|^2:
-    # from |C|_F^2 and |r|^2 it had half of them
-    spread = squares - k * (means_square - sums * sums / k)
-    squares += k * (means_square + origin * (2.0 * sums + k * origin))
+    # |H C H|_F^2 = |H (C - ORIGIN) H|_F^2: a difference, about lambda_max / |mu|^2 of its terms,
+    # with digits where lambda_max has them; from |C|_F^2 it would have half of those
+    spread = squares - 2.0 * k * means_square + sums * sums
+    squares += k * origin * (2.0 * sums + k * origin)
     unit = zero + 1.0
     if not NORMALIZE:
         unit = tl.load(scale, cache_modifier=".cg")
@@ -252,14 +248,18 @@ def weights_phase(
 
     W = -2/(k sqrt m) (B - diag d), B = H A^(-1/2) H, d_i = <P_i, x_i> = k (G^(1/2))_ii + (B r)_i
 
-    on unit rows (a constant in r is nothing to B), and 2/(k unit) I - 2/(k sqrt m) B on raw ones.
+    on unit rows, and 2/(k unit) I - 2/(k sqrt m) B on raw ones. r is taken about its mean, which is
+    nothing to B.
     """
     row = row0 + tl.arange(0, ROWS)
     factor = tl.sqrt(tl.load(scalars + INVERSE, cache_modifier=".cg"))
     coefficient = tl.load(scalars + COEFFICIENT, cache_modifier=".cg")
     size = tl.load(scalars + SIZE, cache_modifier=".cg")
     q_mean = tl.zeros((), tl.float64)
+    r_mean = tl.zeros((), tl.float64)
     if not COVARIANCE:
+        r_mean += tl.load(scalars + MEAN_SQUARE, cache_modifier=".cg")
+        r_mean -= tl.load(scalars + ORIGIN, cache_modifier=".cg")
         q_i = tl.load(vectors + Q_MEANS * kp + row, mask=row < k, other=0.0, cache_modifier=".cg")
         for start in range(0, k, COLUMNS):
             at = start + tl.arange(0, COLUMNS)
@@ -277,7 +277,7 @@ def weights_phase(
             q_j = tl.load(at + Q_MEANS * kp, mask=live, other=0.0, cache_modifier=".cg")
             r_j = tl.load(at + MEANS * kp, mask=live, other=0.0, cache_modifier=".cg")
             a = a - q_i[:, None] - (q_j - q_mean)[None, :]
-            inner += tl.sum(tl.where(real, a * r_j[None, :], 0.0), axis=1)
+            inner += tl.sum(tl.where(real, a * (r_j - r_mean)[None, :], 0.0), axis=1)
             a *= coefficient
         out = weights + row.to(tl.int64)[:, None] * k + column[None, :]
         tl.store(out, a.to(weights.dtype.element_ty), mask=real)
