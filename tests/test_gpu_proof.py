@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,13 +130,19 @@ def test_processes_share_the_tests_and_outlive_what_kills_them(
     assert "in test_hangs" in said  # where it hung
 
 
-def test_what_was_cut_off_has_told_what_failed(tmp_path: Path) -> None:
-    text = "import time\ndef test_bad():\n    assert 0\ndef test_slow():\n    time.sleep(60)\n"
+def test_what_was_cut_off_has_told_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import time\ndef test_bad():\n    assert 0\ndef test_slow():\n    time.sleep(600)\n"
     place = a_place(tmp_path)
     lot = a_lot(tmp_path, text + "def test_never():\n    pass\n", workers=1)
-    started = time.time()
-    testing.run(place, lot, place.logger(), started + 12)
-    assert time.time() - started < 30
+
+    def clock() -> float:  # time is up when the slow one has begun, however long that takes
+        begun = turns.begun_in(lot.folder(place))
+        return 1.0 if any(name.endswith("test_slow") for name in begun) else 0.0
+
+    monkeypatch.setattr(testing, "time", SimpleNamespace(time=clock, sleep=time.sleep))
+    testing.run(place, lot, place.logger(), 0.5)
     (row,) = read(place.rows)
     assert str(row["wrong"]).startswith("1 failed, first test_bad: assert 0")
     assert row["note"] == "cut off: 0 passed, 0 skipped of 3, at test_slow"
