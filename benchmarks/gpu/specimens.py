@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from wssl_fast.backends.triton import dispatch, uniformity, w2
+from wssl_fast.backends.triton import dispatch, uniformity, uniformity_rows, w2
 from wssl_fast.backends.triton.dispatch import Target
 from wssl_fast.backends.triton.launch import Launch, recorded
 from wssl_fast.backends.triton.statistics import statistics
@@ -111,7 +111,7 @@ def _uniformity(target: Target) -> None:
             sums = uniformity.forward(z, 2.0, normalize, True)
             grad = torch.empty_like(sums.value)
             kept = sums.moments, sums.scale, sums.total, sums.shift
-            uniformity.backward(grad, z, *kept, 2.0, normalize)
+            uniformity_rows.backward(grad, z, *kept, 2.0, normalize)
 
 
 SPECIMENS: dict[str, Callable[[Target], None]] = {

@@ -51,7 +51,7 @@ def _uniformity_backward(
     t: float, normalize: bool, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     if choice.resolve(backend, z.device) != "eager":
-        from wssl_fast.backends.triton import uniformity as kernels
+        from wssl_fast.backends.triton import uniformity_rows as kernels
 
         return kernels.backward(grad, z, moments, scale, total, shift, t, normalize)
     return stack(

@@ -33,7 +33,6 @@ from wssl_fast.backends.eager.uniformity import PairSums
 from wssl_fast.backends.triton import dispatch, uniformity_rows
 from wssl_fast.backends.triton.launch import by_batches, launch
 from wssl_fast.backends.triton.tiles import LO, lower_tile, split_fp16
-from wssl_fast.backends.triton.uniformity_rows import backward as backward
 from wssl_fast.backends.triton.uniformity_rows import two_floats
 
 EDGE = 2048  # rows and columns of a block of e: 16 MiB in two float16 planes, which an L2 holds
