@@ -1,7 +1,9 @@
 """The table of tiles, and the choice between backends."""
 
 import json
+import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +100,21 @@ def test_an_old_triton_is_left_alone(version: str, monkeypatch: pytest.MonkeyPat
         assert dict(cli.report(8, 8))["Triton"].startswith(what)
         with choice.use("triton"), pytest.raises(RuntimeError, match="need 3"):
             wf.wasserstein_uniformity(torch.ones(4, 8))
+    finally:
+        choice.why_no_triton.cache_clear()
+
+
+def test_a_triton_that_cannot_be_imported_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 3.2 without setuptools, which it needs and pip does not bring."""
+    (tmp_path / "triton.py").write_text("import no_such_setuptools\n")
+    monkeypatch.delitem(sys.modules, "triton")
+    monkeypatch.syspath_prepend(tmp_path)
+    choice.why_no_triton.cache_clear()
+    try:
+        assert "cannot be imported (No module named 'no_such_setuptools')" in choice.why_no_triton()
+        assert choice.resolve("auto", torch.device("cuda")) == "eager"
     finally:
         choice.why_no_triton.cache_clear()
 

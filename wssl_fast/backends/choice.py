@@ -55,8 +55,10 @@ def why_no_triton() -> str:
     """Why Triton's kernels cannot be used at all; empty when they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install 'wssl-fast[gpu]', Linux)"
-    import triton  # by its own word: what PyTorch brings goes by other names
-
+    try:
+        import triton  # by its own word: what PyTorch brings goes by other names
+    except ImportError as error:  # 3.2, of PyTorch 2.6, needs setuptools and does not say so
+        return f"Triton is installed and cannot be imported ({error})"
     oldest = ".".join(map(str, OLDEST_TRITON))
     if tuple(map(int, re.findall(r"\d+", triton.__version__)[:2])) < OLDEST_TRITON:
         return f"Triton {triton.__version__} is installed; these kernels need {oldest} or newer"
