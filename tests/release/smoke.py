@@ -15,7 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-OPTIONAL = ("matplotlib", "torchmetrics", "triton", "wssl_fast._cpu", "wssl_fast._cuda")
+OPTIONAL = (
+    *("matplotlib", "torchmetrics", "triton", "wssl_fast._cpu", "wssl_fast._cuda"),
+    "setuptools",  # which Triton 3.2 needs
+)
 
 
 def main() -> None:
