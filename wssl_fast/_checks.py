@@ -12,6 +12,7 @@ from torch import Tensor
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 SOLVERS = ("auto", "eigh", "newton_schulz")
 PRECISIONS = ("auto", "double", "highest", "high", "medium")
+LARGEST = sys.float_info.max  # PyTorch 2.6 does not compile the expression
 
 
 def floating(name: str, x: object) -> Tensor:
@@ -103,7 +104,7 @@ def number(name: str, value: object, *, minimum: float, exclusive: bool = False)
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
         value = float(value)  # of NumPy
     below = value <= minimum if exclusive else value < minimum
-    if below or not value <= sys.float_info.max:  # math.isfinite is opaque to torch.compile
+    if below or not value <= LARGEST:  # math.isfinite is opaque to torch.compile
         relation = ">" if exclusive else ">="
         raise ValueError(f"{name} must be finite and {relation} {minimum:g}, got {value}")
     return float(value)

@@ -153,7 +153,9 @@ class Release:
             text = re.sub(r"^setuptools==.*", "", text, flags=re.MULTILINE)
         pins = self.folder / "oldest.txt"
         pins.write_text(re.sub(r"^torch==\S+", f"torch=={self.torch}", text, flags=re.MULTILINE))
-        wanted = (f"{self.wheel}[metrics,inspect]", "pytest", "hypothesis")
+        wanted = [f"{self.wheel}[metrics,inspect]", "pytest", "hypothesis"]
+        if not borrowed:
+            wanted.append("setuptools")  # Triton 3.2 imports it and does not ask for it
         environment.pip("install", "-c", str(pins), *wanted)
         environment.pip("check")
         environment.smoke("--compiled", folder=self.folder / "oldest-elsewhere")
