@@ -72,17 +72,32 @@ def test_a_standard_output_that_is_full(
     assert b"Traceback" not in messages
 
 
+BUFFERED = os.environ | {"PYTHONUNBUFFERED": ""}  # as where nobody has set it
+
+
 def test_pipes_that_nobody_reads(path: Path, tmp_path: Path) -> None:
     for arguments, code in (
         ((path, "--json", tmp_path / "a.json"), BAD_OUTPUT),
         ((tmp_path / "absent.npy",), BAD_INPUT),
     ):
-        process = command("inspect", *arguments, stdout=subprocess.PIPE)
+        process = command("inspect", *arguments, stdout=subprocess.PIPE, env=BUFFERED)
         for pipe in (process.stdout, process.stderr):
             assert pipe is not None
             pipe.close()
         assert process.wait() == code
     assert json.loads((tmp_path / "a.json").read_text())["metrics"]["rows"] == 60
+
+
+def test_a_warning_that_nobody_reads(path: Path) -> None:
+    """Of a library, before the command's own words: Python would end with 120."""
+    code = "import warnings; warnings.warn('!'); from wssl_fast.cli import main; main()"
+    line = [sys.executable, "-c", code, "inspect", str(path)]
+    process = subprocess.Popen(
+        line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=BUFFERED
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait() == 0
 
 
 def test_figures_beyond_float64_are_null(tmp_path: Path, z: Tensor) -> None:

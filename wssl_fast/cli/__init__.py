@@ -5,6 +5,7 @@ import typer
 from wssl_fast.cli.comparison import compare
 from wssl_fast.cli.inspection import inspect
 from wssl_fast.cli.installation import doctor, report
+from wssl_fast.cli.output import settle
 
 __all__ = ["app", "main", "report"]
 
@@ -20,4 +21,7 @@ def _commands() -> None:
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    finally:
+        settle()

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 import typer
 from rich.console import Console
@@ -36,9 +37,22 @@ def _to_stdout() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Python flushes once more when it ends, and would leave with a code of its own
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         raise OutputError("standard output", error) from error
+
+
+def _give_up(stream: TextIO) -> None:
+    """Python flushes once more when it ends, and would leave with a code of its own: 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def settle() -> None:
+    """Nothing is left to be written that cannot be, a library's warning for one."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where one was closed before
+        try:
+            stream.flush()
+        except OSError:
+            _give_up(stream)
 
 
 def tell(console: Console, message: str) -> None:
