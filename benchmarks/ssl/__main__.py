@@ -250,4 +250,4 @@ def _compare(given: argparse.Namespace, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parallel.finish(main())

@@ -76,3 +76,4 @@ if __name__ == "__main__":
     here = Path(sys.argv[1])
     own = parallel.join("cpu")
     (here / f"{own.rank}.json").write_text(json.dumps(results(here, own)))
+    parallel.finish(0)
