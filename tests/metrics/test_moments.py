@@ -17,6 +17,7 @@ import wssl_fast as wf
 from tests.tolerances import contract_tolerance, unseen, value_tolerance
 from tests.zoo import BY_NAME, RAW_SCALE, SHAPES, ZOO, Case
 from wssl_fast import reference
+from wssl_fast.backends import native
 from wssl_fast.backends.eager import products
 from wssl_fast.metrics import Moments, _state
 
@@ -147,6 +148,38 @@ def test_merging_is_associative_and_commutative(sizes: list[int], seed: int) -> 
     assert [part.count for part in parts] == sizes  # a sum leaves its terms alone
 
 
+@pytest.mark.parametrize("m", [10, 23, 300])
+def test_merged_covariances_are_symmetric_bit_by_bit(m: int) -> None:
+    a, b = Moments().update(torch.randn(30, m)), Moments().update(torch.randn(7, m) + 1)
+    for merged in (a + b, b + a, a + b + a):
+        assert torch.equal(merged.covariance, merged.covariance.mT)
+
+
+def test_a_covariance_without_the_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_module", None)
+    covariance = Moments().update(torch.randn(40, 90)).covariance
+    assert torch.equal(covariance, covariance.mT)
+
+
+def test_short_rows_far_from_those_before() -> None:
+    """In float32 a row of 1 less a mean of 1e23 has no square."""
+    z = torch.cat([1e24 * torch.randn(1, 5), torch.randn(8, 5)])
+    moments = stream(z, [1, 3], normalize=False, precision="highest")
+    _, want = reference.batch_covariance(z, normalize=False)
+    gap = (moments.covariance - want).norm() / want.norm()
+    assert gap <= contract_tolerance(torch.float32)
+
+
+def test_what_is_handed_out_is_the_callers() -> None:
+    moments = Moments().update(torch.randn(9, 4))
+    sample = wf.metrics.RowSample(3).update(torch.randn(9, 4))
+    want = [moments.wasserstein_uniformity(), moments.effective_rank(), sample.uniformity()]
+    for tensor in (moments.mean, moments.covariance, moments.covariance_spectrum(), sample.rows):
+        tensor.fill_(7.0)
+    found = [moments.wasserstein_uniformity(), moments.effective_rank(), sample.uniformity()]
+    assert found == want
+
+
 def test_blocks_of_one_update_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     z = torch.randn(100, 7) + 3
     whole = Moments().update(z)
@@ -200,7 +233,7 @@ def test_a_merge_that_fails_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tensor, "addr_", failing)
+        patch.setattr(torch, "outer", failing)
         with pytest.raises(KeyboardInterrupt):
             a.merge(b)
     assert (a.count, a.precision) == (9, "double")

@@ -32,6 +32,9 @@ BLOCK = 8192
 """Rows of one product. Adding its result to M is a sweep over m^2 numbers, which 8,192 rows make
 small beside the product, whatever m is (docs/metrics.md)."""
 
+STRIP = 256
+"""Rows of M that are merged at once: the product needs memory of its own."""
+
 HEAD = 2
 
 
@@ -72,10 +75,14 @@ def _with_block(state: Tensor, z: Tensor, normalize: bool, precision: str) -> Te
     double = precision == "double" or z.dtype == torch.float64
     if not normalize:
         mean = z.mean(0, dtype=torch.float64)
-        # rows of 1e15 have squares that float32 cannot hold, rows of 1e-20 squares that vanish
-        double = double or not SAFE_NORM[0] <= float(norms.max()) <= SAFE_NORM[1]
     total = v.rows + len(z)
     delta = mean - v.mean
+    centre = mean - (v.rows / total).sqrt() * delta
+    if not normalize:
+        # rows of 1e15, or so far from those before, have squares that float32 cannot hold, rows of
+        # 1e-20 squares that vanish
+        largest = max(float(norms.max()), float(centre.norm()))
+        double = double or not SAFE_NORM[0] <= largest <= SAFE_NORM[1]
     out = torch.empty_like(state)
     step = views(out)
     product = products.symmetric_product(
@@ -83,7 +90,7 @@ def _with_block(state: Tensor, z: Tensor, normalize: bool, precision: str) -> Te
         torch.float64 if double else torch.float32,
         covariance=True,
         scale=inverse_norm if normalize else None,
-        mean=mean - (v.rows / total).sqrt() * delta,
+        mean=centre,
         out=step.scatter if double else None,
     )
     if not double:
@@ -100,8 +107,11 @@ def _merge_(state: Tensor, other: Tensor) -> None:
     total = a.rows + b.rows
     share = torch.where(total > 0, b.rows / total, 0.0)
     delta = b.mean - a.mean
-    step = (a.rows * share).sqrt() * delta  # a product of equal factors is exactly symmetric
-    a.scatter.add_(b.scatter).addr_(step, step)
+    step = (a.rows * share).sqrt() * delta
+    a.scatter.add_(b.scatter)
+    # addr_ would fuse product and sum in all but the last columns: not symmetric bit by bit
+    for rows, part in zip(a.scatter.split(STRIP), step.split(STRIP), strict=True):
+        rows.add_(torch.outer(part, step))
     a.mean.add_(share * delta)
     a.norm_sum.add_(b.norm_sum)
     a.rows.copy_(total)

@@ -40,8 +40,8 @@ class Moments:
         precision: `double`: products in float64, which tell directions down to 2e-7 of the largest
             singular value from rounding. `highest`: products of up to 8,192 rows in float32 and
             their sums in float64, at about half the cost; directions below 1e-3 of the largest may
-            be lost, and count as 0. A stream is read once, so no `auto` can repeat a pass. float64
-            rows are always computed in float64.
+            be lost, and count as 0. A stream is read once, so no `auto` can repeat a pass. Products of
+            float64 rows are in float64 all the same.
 
     Rows are float64, float32, float16 or bfloat16, any strides, on one device, where the state
     lives. NaN or inf in a row makes every metric NaN from then on; so do norms beyond 1e150 with
@@ -101,7 +101,8 @@ class Moments:
     def covariance(self) -> Tensor:
         """Population covariance (1/n), float64 (m, m), exactly symmetric."""
         v = self._views()
-        return v.scatter / v.rows
+        c = (v.scatter / v.rows).tril_()
+        return c + c.tril(-1).mT  # a product by PyTorch is symmetric to its rounding
 
     @outside_graphs
     def update(self, z: Tensor) -> Self:
@@ -173,7 +174,7 @@ class Moments:
     def covariance_spectrum(self) -> Tensor:
         """The min(n, m) leading eigenvalues of the covariance, descending, float64; rounding noise
         as 0."""
-        return self._eigenvalues(centred=True)[: self._rank()]
+        return self._eigenvalues(centred=True)[: self._rank()].clone()
 
     def effective_rank(self) -> Tensor:
         """exp(entropy of the covariance's spectrum): see :func:`wssl_fast.effective_rank`. ()"""

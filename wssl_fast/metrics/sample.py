@@ -79,7 +79,7 @@ class RowSample:
     @property
     def rows(self) -> Tensor:
         """The rows kept, (min(seen, capacity), m), in the order of their keys."""
-        return self._both()[1]
+        return self._both()[1].clone()
 
     @outside_graphs
     def update(self, z: Tensor) -> Self:
@@ -113,7 +113,7 @@ class RowSample:
 
     def uniformity(self, *, t: float = 2.0, normalize: bool = True) -> Tensor:
         """L_U over the pairs of the rows kept: see :func:`wssl_fast.uniformity`. ()"""
-        return functional.uniformity(self.rows, t=t, normalize=normalize)
+        return functional.uniformity(self._both()[1], t=t, normalize=normalize)
 
     def __repr__(self) -> str:
         kept = 0 if self._keys is None else len(self._keys)
