@@ -241,9 +241,14 @@ def test_strides_do_not_matter(function: Function) -> None:
 
 
 @EVERY
-def test_the_value_may_be_changed_in_place(function: Function) -> None:
-    """As in `loss += other`: an operator does not need its output for the backward."""
-    inputs = function.inputs()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("batch", [(), (1,), (2,)], ids=str)
+def test_the_value_may_be_changed_in_place(
+    function: Function, dtype: torch.dtype, batch: tuple[int, ...]
+) -> None:
+    """As in `loss += other`: an operator does not need its output for the backward, and gives no
+    view of another one."""
+    inputs = function.inputs(dtype, *batch)
     _, upstream, want = run(function, inputs)
     leaves = tuple(t.detach().requires_grad_() for t in inputs)
     output = first(function.call(*leaves))

@@ -160,7 +160,7 @@ def uniformity(
     t = checks.number("t", t, minimum=0.0, exclusive=True)
     normalize = checks.flag("normalize", normalize)
     value: Tensor = pairwise.uniformity(fold(z), t, normalize, wants_grad(z), choice.requested())[0]
-    return value.reshape(z.shape[:-2])
+    return unfold(value, z.shape[:-2])
 
 
 def alignment(
@@ -200,7 +200,7 @@ def alignment(
     alpha = checks.number("alpha", alpha, minimum=0.0, exclusive=True)
     normalize = checks.flag("normalize", normalize)
     value: Tensor = pairwise.alignment(fold(x), fold(y), alpha, normalize)
-    return value.reshape(x.shape[:-2])
+    return unfold(value, x.shape[:-2])
 
 
 def frechet_distance(

@@ -7,7 +7,7 @@ errors as in functional.py.
 from torch import Tensor
 
 from wssl_fast import _checks as checks
-from wssl_fast._calls import fold, wants_grad
+from wssl_fast._calls import fold, unfold, wants_grad
 from wssl_fast.ops import spectrum, sqrtm
 
 
@@ -57,7 +57,7 @@ def _matrix_root(a: Tensor, inverse: bool, solver: str, precision: str) -> Tenso
     solver = checks.choice("solver", solver, checks.SOLVERS)
     precision = checks.choice("precision", precision, checks.PRECISIONS)
     root: Tensor = sqrtm.matrix_root(fold(a), inverse, solver, precision)
-    return root.reshape(a.shape)
+    return unfold(root, a.shape[:-2])
 
 
 def covariance_spectrum(z: Tensor) -> Tensor:
@@ -79,9 +79,8 @@ def covariance_spectrum(z: Tensor) -> Tensor:
         tensor([4., 0.])
     """
     z = checks.rows("z", z)
-    k = min(z.shape[-2:])
     value: Tensor = spectrum.covariance_spectrum(fold(z), wants_grad(z))[0]
-    return value.reshape(*z.shape[:-2], k)
+    return unfold(value, z.shape[:-2])
 
 
 def effective_rank(z: Tensor) -> Tensor:
@@ -104,7 +103,7 @@ def effective_rank(z: Tensor) -> Tensor:
     """
     z = checks.rows("z", z)
     value: Tensor = spectrum.effective_rank(fold(z), wants_grad(z))[0]
-    return value.reshape(z.shape[:-2])
+    return unfold(value, z.shape[:-2])
 
 
 def rankme(z: Tensor) -> Tensor:
@@ -128,4 +127,4 @@ def rankme(z: Tensor) -> Tensor:
     """
     z = checks.rows("z", z)
     value: Tensor = spectrum.rankme(fold(z), wants_grad(z))[0]
-    return value.reshape(z.shape[:-2])
+    return unfold(value, z.shape[:-2])
