@@ -21,8 +21,10 @@ FUNCTIONS = {
     "covariance_spectrum": 2,
     "losses": 2,
     "wrong_arguments": 2,
+    "streams": 5,
+    "training": 6,
 }
-"""What is called, and how often of a hundred or so."""
+"""What is called, and how often of a hundred or so. The last two are programs of many calls."""
 
 SPECTRA = {
     "full": 25,
@@ -206,6 +208,7 @@ def fitting(case: Case) -> Case:
         "matrix_sqrt": ("normalize", "squared", "eps", "t", "alpha", "other"),
         "matrix_inv_sqrt": ("normalize", "squared", "eps", "t", "alpha", "other"),
         "losses": ("t", "alpha"),
+        "streams": ("squared", "eps", "solver", "t", "alpha", "other"),
     }
     rest = ("normalize", "squared", "eps", "solver", "precision", "t", "alpha", "other")
     names = drop.get(case.function, rest)
@@ -216,6 +219,12 @@ def fitting(case: Case) -> Case:
         case = replace(case, n=min(case.n, 120), m=min(case.m, 120), row_scales=0)
         if case.layout in ("same_row", "same_column"):  # no symmetric matrix
             case = replace(case, layout="rows")
+    if case.function == "streams":
+        case = replace(case, batch=())
+    if case.function == "training":
+        if case.layout.startswith("same"):  # of a leaf's gradient
+            case = replace(case, layout="rows")
+        case = replace(case, bad="")
     if len(case.batch) == 0:
         case = replace(case, bad="")
         if case.layout in ("same_problem", "batch_last"):

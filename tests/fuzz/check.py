@@ -18,6 +18,8 @@ from tests.fuzz import (
     oracles_pairs,
     oracles_spectra,
     oracles_w2,
+    streams,
+    training,
     wrong_arguments,
 )
 from tests.fuzz.cases import Case
@@ -61,6 +63,10 @@ def check(case: Case) -> Verdict:
     with backend(case.backend):
         if case.function == "wrong_arguments":
             wrong_arguments.check(verdict, case.seed)
+        elif case.function == "streams":
+            streams.check(verdict, case)
+        elif case.function == "training":
+            training.check(verdict, case)
         else:
             _check(verdict, case, FUNCTIONS[case.function])
     return verdict
