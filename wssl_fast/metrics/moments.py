@@ -40,8 +40,8 @@ class Moments:
         precision: `double`: products in float64, which tell directions down to 2e-7 of the largest
             singular value from rounding. `highest`: products of up to 8,192 rows in float32 and
             their sums in float64, at about half the cost; directions below 1e-3 of the largest may
-            be lost, and count as 0. A stream is read once, so no `auto` can repeat a pass. Products of
-            float64 rows are in float64 all the same.
+            be lost, and count as 0. A stream is read once, so no `auto` can repeat a pass.
+            Products of float64 rows are in float64 all the same.
 
     Rows are float64, float32, float16 or bfloat16, any strides, on one device, where the state
     lives. NaN or inf in a row makes every metric NaN from then on; so do norms beyond 1e150 with
