@@ -60,6 +60,21 @@ def test_equal_rows_among_rows_as_large_as_they_come(size: float) -> None:
     assert value.item() == pytest.approx(-math.log(10), abs=0.1)  # six bits of the exponent
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("size", [1e19, 1e22, 1e30])
+def test_uniformity_of_equal_rows_as_large_as_they_come(
+    size: float, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """t over the square of their scale is beyond float32, and 0 times it was NaN."""
+    if not compiled:
+        monkeypatch.setattr(native, "_module", None)
+    z = torch.full((3, 2), size).requires_grad_()
+    value = wf.uniformity(z, normalize=False)
+    (grad,) = torch.autograd.grad(value, z)
+    assert value == 0
+    assert bool((grad == 0).all())
+
+
 def test_uniformity_of_unit_rows_at_any_temperature() -> None:
     z = torch.eye(4) - 0.25
     want = -(1 + 1 / 3) * 2

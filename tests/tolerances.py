@@ -58,23 +58,48 @@ def w2_tolerance(
             bound += null_directions(z, want, normalize=normalize)
         elif z.shape[0] > z.shape[1] and few_directions(z, normalize):
             bound += clones(z, want, normalize=normalize)
+    elif newton_schulz and precision == "auto":
+        bound += alike(z, want, normalize=normalize, eps=eps)
     return bound
 
 
 def seen_from(z: Tensor, normalize: bool) -> float:
     """Smallest sigma / sigma_max that a solver in float64 counts in full: four times the noise
-    level of 10 eps |C|_F, under which it fades a direction out."""
+    level of 10 eps |C|_F, under which it fades a direction out; a Gram matrix is centred after its
+    product, mean and all."""
     rows = used_rows(z, normalize)
-    top = top_eigenvalue(rows - rows.mean(0))
-    noise = 10 * torch.finfo(torch.float64).eps * gram_norm(rows - rows.mean(0))
+    centred = rows - rows.mean(0)
+    top = top_eigenvalue(centred)
+    multiplied = rows if len(rows) <= z.shape[1] else centred
+    noise = 10 * torch.finfo(torch.float64).eps * gram_norm(multiplied)
     return math.sqrt(4 * noise / top) if top > 0 else 0.0
 
 
 def few_directions(z: Tensor, normalize: bool) -> bool:
     """Whether rows repeat up to their sign, four times on average or more."""
+    return _repeat(used_rows(z, normalize))
+
+
+def alike(z: Tensor, want: float, *, normalize: bool = True, eps: float = 0.0) -> float:
+    """What W2 by float32 Newton-Schulz gains where columns are equal and a ridge carries all of k
+    directions: each product of depth k is a sum of equal terms, which round to one side, k eps / 2
+    at most, T by that of each product, and W2 by dT / (sqrt m W2). (auto looks at the noise of its
+    matrix, not at that of the iteration.)"""
+    columns = used_rows(z, normalize).mT
+    if eps == 0 or not _repeat(columns):
+        return 0.0
+    n, m = z.shape
+    relative = PRODUCTS[torch.float32] * min(n, m) * torch.finfo(torch.float32).eps / 2
+    lam = reference.relative_spectrum(z, normalize=normalize).square()
     rows = used_rows(z, normalize)
+    lam = lam * top_eigenvalue(rows - rows.mean(0))
+    trace = (lam + eps).sqrt().sum().item()
+    return relative * trace / (math.sqrt(m) * max(want, 1e-2))
+
+
+def _repeat(rows: Tensor) -> bool:
     first = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
-    return len((rows * first.sign()).round(decimals=6).unique(dim=0)) <= len(z) / 4
+    return len((rows * first.sign()).round(decimals=6).unique(dim=0)) <= len(rows) / 4
 
 
 def clones(z: Tensor, want: float, *, normalize: bool = True) -> float:

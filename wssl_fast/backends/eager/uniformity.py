@@ -164,7 +164,8 @@ def _rows(z: Tensor, t: float, normalize: bool) -> Rows:
     reach, limit = 4 * t * (norm / unit) * (norm / unit), SHARPEST / torch.finfo(dtype).eps
     if reach > limit:
         return Rows(scale, x, unit, limit / (4 * norm * norm), reach / limit)
-    return Rows(scale, x, unit, t / unit / unit, 1.0)
+    # of equal rows of 1e22 it would be beyond float32, and with their 0 a NaN
+    return Rows(scale, x, unit, min(t / unit / unit, torch.finfo(dtype).max / 4), 1.0)
 
 
 def _stretched(exponent: Tensor, stretch: float) -> Tensor:
