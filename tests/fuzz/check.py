@@ -115,8 +115,10 @@ def _check(verdict: Verdict, case: Case, function: Function) -> None:
         folded = case.layout != "rows" and len(case.batch) > 1  # by a copy, of other strides
         if index and not folded and not case.function.startswith("matrix"):  # one bmm for all
             alone, _, grads_alone = _run(case, function, one.inputs, one.upstream)
-            same = [_equal(a, b) for a, b in zip(one.outputs, alone, strict=True)]
             # a library's product may round differently where its operands are not aligned
+            placed = case.backend == "compiled" or case.n * case.m % 16 == 0
+            pairs = zip(one.outputs, alone, strict=True) if placed else ()
+            same = [_equal(a, b) for a, b in pairs]
             aligned = min(case.n, case.m) % 4 == 0
             pairs = zip(one.grads, grads_alone, strict=True) if aligned else ()
             same += [_equal(a, b) for a, b in pairs]
@@ -193,8 +195,8 @@ def _doubled(verdict: Verdict, case: Case, function: Function, given: Tensors) -
     same = all(torch.equal(a, b) for a, b in zip(values, doubled, strict=True))
     verdict.that(same, "four times the rows have another value")
     if case.dtype in ("float64", "float32"):
-        # entries that are subnormal, or become it; of L_U the kernel, which is multiplied by 4 t
-        force = 4 * case.t if case.function == "uniformity" else 0.0
+        # entries that are subnormal, or become it; of L_U the kernels of n pairs, multiplied by 4 t
+        force = 4 * case.t * case.n if case.function == "uniformity" else 0.0
         lost = (4 + force) * smallest(grads[0].dtype)
         pairs = zip(grads, doubled_grads, strict=True)
         same = all(bool(((a - b * 4).abs() <= lost).all()) for a, b in pairs)

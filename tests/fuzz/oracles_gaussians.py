@@ -94,7 +94,10 @@ def frechet(
             * (math.sqrt(tx) + math.sqrt(ty) + w2 + math.sqrt(m * case.eps))
         )
         lost = smallest(z.dtype) * math.sqrt(n * m) + slope * 64 * EPS64 * math.sqrt(offset / n)
-        verdict.bound("gradient is bounded", got.norm().item(), 1.5 * natural + lost)
+        # Newton-Schulz corrects its shift by half; that is the noise of ten units less two, and an
+        # eigenvalue that is null may be two below 0
+        most = 1.5 * math.sqrt(10 / 6) if case.solver == "newton_schulz" else 1.5
+        verdict.bound("gradient is bounded", got.norm().item(), most * natural + lost)
         if healthy:
             allowed = max(contract_tolerance(z.dtype), 1e-7) * max(
                 truth.norm().item(), 1e-2 * natural
