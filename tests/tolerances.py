@@ -56,7 +56,7 @@ def w2_tolerance(
         bound += unseen(z, normalize=normalize, eps=eps, ridge_too=newton_schulz)
         if newton_schulz:
             bound += null_directions(z, want, normalize=normalize)
-        elif z.shape[0] > z.shape[1] and few_directions(z, normalize):
+        elif z.shape[0] > z.shape[1] and (few_directions(z, normalize) or _equal_columns(z)):
             bound += clones(z, want, normalize=normalize)
     elif newton_schulz and precision == "auto":
         bound += alike(z, want, normalize=normalize, eps=eps)
@@ -97,15 +97,19 @@ def alike(z: Tensor, want: float, *, normalize: bool = True, eps: float = 0.0) -
     return relative * trace / (math.sqrt(m) * max(want, 1e-2))
 
 
+def _equal_columns(z: Tensor) -> bool:
+    return len(z.mT.unique(dim=0)) < z.shape[1]
+
+
 def _repeat(rows: Tensor) -> bool:
     first = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return len((rows * first.sign()).round(decimals=6).unique(dim=0)) <= len(rows) / 4
 
 
 def clones(z: Tensor, want: float, *, normalize: bool = True) -> float:
-    """What W2 gains where rows repeat, whose products round alike and leave null directions of a
-    covariance at up to 5 eps |C|_F (benchmarks/studies/gram_noise.py) and of either sign: those of
-    them that are positive look like signal, a half and two standard deviations."""
+    """What W2 gains where rows repeat, or columns, whose products round alike and leave null
+    directions of a covariance at up to 5 eps |C|_F (benchmarks/studies/gram_noise.py) and of either
+    sign: those that are positive look like signal, a half and two standard deviations."""
     relative, rows = reference.relative_spectrum(z, normalize=normalize), used_rows(z, normalize)
     noise = 5 * torch.finfo(torch.float32).eps * gram_norm(rows)
     count = int((relative.square() * top_eigenvalue(rows - rows.mean(0)) < noise).sum())
