@@ -64,7 +64,7 @@ def finish(code: int) -> NoReturn:
     """Ends the program with this exit code.
 
     With several processes at once, without winding Python up: DistributedDataParallel keeps Gloo's
-    threads alive past `leave`, and PyTorch 2.13 aborts now and then (some 15 % of short programs
+    threads alive past `leave`, and PyTorch 2.13 aborts now and then (a quarter of short programs
     on 2 cores) when one of them asks for an interpreter that is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

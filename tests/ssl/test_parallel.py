@@ -66,3 +66,18 @@ def test_a_whole_run_of_two_processes(both: list[dict], one: dict) -> None:
             if name in b:
                 assert a[name] == pytest.approx(b[name], rel=1e-6, abs=1e-9), name
     assert both[1]["rows"] == []  # the main process alone writes
+
+
+@pytest.mark.parametrize(("size", "wound_up"), [("1", b"wound up"), ("2", b"")])
+def test_how_a_program_ends(size: str, wound_up: bytes) -> None:
+    """With its code and its words; of several processes none winds Python up."""
+    code = (
+        "import atexit; from benchmarks.ssl import parallel; atexit.register(print, 'wound up');"
+        "print('done'); parallel.finish(3)"
+    )
+    environment = {**os.environ, "WORLD_SIZE": size, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 3
+    assert done.stdout.split(b"\n") == [b"done", *filter(None, [wound_up]), b""]
